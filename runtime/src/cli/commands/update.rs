@@ -1,0 +1,208 @@
+//! `coracle update`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+
+use super::{Arguments, ID, Subcommand};
+use crate::cli::globals::Context;
+use crate::cli::options::text;
+use crate::cli::values::size;
+use crate::container;
+use crate::error::{Doing, Error, Kind, Result};
+
+/// The flags and arguments of `update`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Update {
+    /// Read the resources from FILE, or from standard input when it is -: a `linux.resources` object of config.json,
+    /// with what is to change
+    #[arg(long, short, value_name = "FILE",
+          conflicts_with_all = ["blkio_weight", "cpu_period", "cpu_quota", "cpu_burst", "cpu_share", "cpu_rt_period", "cpu_rt_runtime",
+                                "cpuset_cpus", "cpuset_mems", "memory", "cpu_idle", "memory_reservation", "memory_swap", "pids_limit"])]
+    resources: Option<PathBuf>,
+
+    /// The weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000))]
+    blkio_weight: Option<u16>,
+
+    /// The period in which the CPU quota counts, in microseconds
+    #[arg(long, value_name = "USECS")]
+    cpu_period: Option<u64>,
+
+    /// The CPU time allowed in a period, in microseconds; -1 for no limit
+    #[arg(long, value_name = "USECS")]
+    cpu_quota: Option<i64>,
+
+    /// The CPU time beyond the quota that may be saved up, in microseconds
+    #[arg(long, value_name = "USECS")]
+    cpu_burst: Option<u64>,
+
+    /// CPU shares, in relation to other containers
+    #[arg(long, value_name = "SHARES")]
+    cpu_share: Option<u64>,
+
+    /// The period in which the realtime CPU time counts, in microseconds
+    #[arg(long, value_name = "USECS")]
+    cpu_rt_period: Option<u64>,
+
+    /// The realtime CPU time allowed in a period, in microseconds
+    #[arg(long, value_name = "USECS")]
+    cpu_rt_runtime: Option<i64>,
+
+    /// The CPUs to use, as in 0-3,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+
+    /// The memory nodes to use, as in 0,1
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+
+    /// The memory limit in bytes, or as in 512m; -1 for no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<i64>,
+
+    /// 1 to run only when nothing else wants the CPU (SCHED_IDLE), 0 not to
+    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(i64).range(0..=1))]
+    cpu_idle: Option<i64>,
+
+    /// The memory to protect under pressure (the soft limit), in bytes, or as in 512m
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory_reservation: Option<i64>,
+
+    /// The limit of memory and swap together, in bytes, or as in 1g; -1 for no limit
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory_swap: Option<i64>,
+
+    /// The highest number of processes; -1 for no limit
+    #[arg(long, value_name = "N")]
+    pids_limit: Option<i64>,
+
+    /// The L3 cache schema of Intel RDT/CAT
+    #[arg(long, value_name = "SCHEMA")]
+    l3_cache_schema: Option<String>,
+
+    /// The memory bandwidth schema of Intel RDT/MBA
+    #[arg(long, value_name = "SCHEMA")]
+    mem_bw_schema: Option<String>,
+
+    /// The container
+    #[arg(value_name = ID)]
+    id: String,
+}
+
+impl Subcommand for Update {
+    const NAME: &'static str = "update";
+    const ABOUT: &'static str = "Change the resource limits of a container";
+    const DETAILS: &'static str = "What isn't named stays as it is.";
+    const ARGUMENTS: Arguments = Arguments::Exactly(1);
+
+    fn run(self, context: &Context) -> Result<i32> {
+        let resources = match &self.resources {
+            Some(path) => read(path)?,
+            None => self.given(),
+        };
+        let update = container::Update {
+            resources,
+            l3_cache_schema: text(self.l3_cache_schema),
+            mem_bw_schema: text(self.mem_bw_schema),
+        };
+        container::update(&context.store, &self.id, &update)?;
+        Ok(0)
+    }
+}
+
+impl Update {
+    /// The resources that the flags name; a group without any is absent.
+    fn given(&self) -> LinuxResources {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(self.memory).set_reservation(self.memory_reservation).set_swap(self.memory_swap);
+        let mut cpu = LinuxCpu::default();
+        cpu.set_shares(self.cpu_share)
+            .set_quota(self.cpu_quota)
+            .set_idle(self.cpu_idle)
+            .set_burst(self.cpu_burst)
+            .set_period(self.cpu_period)
+            .set_realtime_runtime(self.cpu_rt_runtime)
+            .set_realtime_period(self.cpu_rt_period)
+            .set_cpus(text(self.cpuset_cpus.clone()))
+            .set_mems(text(self.cpuset_mems.clone()));
+        let mut block_io = LinuxBlockIo::default();
+        block_io.set_weight(self.blkio_weight);
+        let pids = self.pids_limit.map(|limit| {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            pids
+        });
+        let mut resources = LinuxResources::default();
+        // Without this, a device list that nobody named would be set to the crate's default.
+        resources.set_devices(None);
+        resources
+            .set_memory((memory != LinuxMemory::default()).then_some(memory))
+            .set_cpu((cpu != LinuxCpu::default()).then_some(cpu))
+            .set_block_io((block_io != LinuxBlockIo::default()).then_some(block_io))
+            .set_pids(pids);
+        resources
+    }
+}
+
+/// The resources that a file describes.
+fn read(path: &Path) -> Result<LinuxResources> {
+    let (name, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).doing(|| "read the resources from standard input")?;
+        ("standard input".to_owned(), bytes)
+    } else {
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .doing(|| format!("read the resources from {name}"))?;
+        (name, bytes)
+    };
+    container::resources_from_json(&bytes)
+        .map_err(|error| Error::new(Kind::Config, format!("read the resources from {name}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_flag_names_is_absent() {
+        let resources = Update::default().given();
+        assert_eq!(serde_json::to_value(&resources).unwrap(), serde_json::json!({}));
+    }
+
+    #[test]
+    fn each_flag_reaches_its_resource() {
+        let update = Update {
+            memory: Some(1),
+            memory_reservation: Some(2),
+            memory_swap: Some(-1),
+            cpu_share: Some(4),
+            cpu_quota: Some(5),
+            cpu_period: Some(6),
+            cpu_burst: Some(7),
+            cpu_idle: Some(1),
+            cpu_rt_period: Some(8),
+            cpu_rt_runtime: Some(9),
+            cpuset_cpus: Some("0-1".into()),
+            cpuset_mems: Some("0".into()),
+            blkio_weight: Some(10),
+            pids_limit: Some(11),
+            ..Update::default()
+        };
+        assert_eq!(
+            serde_json::to_value(update.given()).unwrap(),
+            serde_json::json!({
+                "memory": {"limit": 1, "reservation": 2, "swap": -1},
+                "cpu": {"shares": 4, "quota": 5, "period": 6, "burst": 7, "idle": 1, "realtimePeriod": 8,
+                        "realtimeRuntime": 9, "cpus": "0-1", "mems": "0"},
+                "blockIO": {"weight": 10},
+                "pids": {"limit": 11},
+            })
+        );
+    }
+}

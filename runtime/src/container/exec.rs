@@ -1,0 +1,401 @@
+//! `exec`: a further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use super::foreground::{self, Signals};
+use super::host;
+use super::identity::Identity;
+use super::launch::kept_descriptors;
+use super::listener::{await_execution, unasked};
+use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
+use super::process::{ended, hide_from_debuggers, kill_and_reap};
+use super::run::Begun;
+use super::stage;
+use super::state::{Container, Status};
+use super::store::{CONFIG_FILE, Store, write_pid_file};
+use crate::bundle::{Bundle, check_process, load_process, process_from_json};
+use crate::cgroup::SubCgroup;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::init::channel::{Channel, Frame, send_with_descriptor};
+use crate::init::{self, ConsoleReceiver, Inside, procfs};
+use crate::plan;
+use crate::plan::exec::{ExecPlan, Target};
+use crate::sys::clone::{Clone3, Forked};
+
+/// Adds a process to a running container and, unless it is detached, waits for its end. Gives the exit status.
+pub fn exec(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<i32> {
+    let (pid, pidfd, master) =
+        begin(store, settings, id, options, |process| check_console(process, options))?;
+    if options.detach {
+        return Ok(0);
+    }
+    // Only now: a process that can't begin, since the container is paused, must not keep us from ending.
+    let signals = Signals::hold()?;
+    let status = foreground::wait(&signals, pid, &pidfd, master, None)?;
+    signals.release()?;
+    Ok(status)
+}
+
+/// As [`exec`] with `detach`, for a caller of the library, who serves the terminal itself. The process is the caller's
+/// child.
+pub fn exec_here(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<Begun> {
+    let (pid, _, master) = begin(store, settings, id, options, |_| Ok(()))?;
+    Ok(Begun { process: Identity::of(pid)?, master })
+}
+
+/// Checks what is asked for and adds the process.
+fn begin(
+    store: &Store,
+    settings: &Settings,
+    id: &str,
+    options: &ExecOptions,
+    check: impl FnOnce(bool) -> Result<()>,
+) -> Result<Spawned> {
+    let container = Container::open(store, id)?;
+    let (status, init) = container.status_and_init()?;
+    let Some(init) = init.filter(|_| status != Status::Stopped) else {
+        return Err(Error::new(Kind::State, "cannot exec in a stopped container"));
+    };
+    match status {
+        Status::Paused if !options.ignore_paused => {
+            return Err(Error::new(Kind::State, "cannot exec in a paused container")
+                .hint("use --ignore-paused to override"));
+        }
+        Status::Creating => {
+            return Err(Error::new(Kind::State, "cannot exec in a container that is being created"));
+        }
+        _ => {}
+    }
+    let bundle = own_bundle(&container)?;
+    let process = wanted_process(&bundle, &options.process)?;
+    check(process.terminal() == Some(true))?;
+    let linux = bundle.spec.linux().as_ref();
+    let target = Target {
+        namespaces: container.state.namespaces,
+        personality: linux.and_then(|linux| linux.personality().as_ref()).map(crate::bundle::personality),
+    };
+    let facts = host::facts(Some(&process), false)?;
+    let linux = bundle.spec.linux().as_ref();
+    let plan = plan::exec::plan(&process, linux, bundle.seccomp.as_deref(), target, id, &facts)?;
+    for warning in &plan.warnings {
+        log::warn!("{warning}");
+    }
+    plan::seccomp::log_flags(plan.seccomp.as_ref());
+    spawn(&container, &init, &plan, options, settings)
+}
+
+/// A terminal needs somebody to serve it, and a console socket a terminal: runc's rule and its words.
+fn check_console(terminal: bool, options: &ExecOptions) -> Result<()> {
+    if options.detach && terminal && options.console_socket.is_none() {
+        return Err(Error::new(
+            Kind::Config,
+            "cannot allocate tty if runc will detach without setting console socket",
+        )
+        .hint("give --console-socket, or don't ask for a terminal"));
+    }
+    if (!options.detach || !terminal) && options.console_socket.is_some() {
+        return Err(Error::new(
+            Kind::Config,
+            "cannot use console socket if runc will not detach or allocate tty",
+        )
+        .hint("leave --console-socket out, or give --tty and --detach"));
+    }
+    Ok(())
+}
+
+/// The process to add: that of a file, or the container's own with what the options change.
+fn wanted_process(bundle: &Bundle, wanted: &ExecProcess) -> Result<Process> {
+    match wanted {
+        ExecProcess::File { path, tty } => {
+            let (mut process, warnings) = load_process(path)?;
+            for warning in warnings {
+                log::warn!("{warning}");
+            }
+            if *tty {
+                process.set_terminal(Some(true));
+            }
+            if let Some(own) = bundle.spec.process() {
+                take_absent(&mut process, own);
+            }
+            Ok(process)
+        }
+        ExecProcess::Text { text, tty } => {
+            let (mut process, warnings) = process_from_json(text)?;
+            for warning in warnings {
+                log::warn!("{warning}");
+            }
+            process.set_terminal(Some(*tty));
+            if let Some(own) = bundle.spec.process() {
+                take_absent(&mut process, own);
+            }
+            Ok(process)
+        }
+        ExecProcess::Given {
+            args,
+            cwd,
+            env,
+            tty,
+            user,
+            additional_gids,
+            caps,
+            apparmor,
+            process_label,
+            no_new_privs,
+        } => {
+            let own = bundle.spec.process().clone();
+            let mut process = own.ok_or_else(|| Error::config("process", "it is missing"))?;
+            process.set_args(Some(args.clone()));
+            process.set_terminal(Some(*tty));
+            process.set_console_size(None);
+            if let Some(cwd) = cwd {
+                process.set_cwd(PathBuf::from(cwd));
+            }
+            let mut all = process.env().clone().unwrap_or_default();
+            all.extend(env.iter().cloned());
+            process.set_env(Some(all));
+            change_user(&mut process, *user, additional_gids);
+            add_capabilities(&mut process, caps);
+            if apparmor.is_some() {
+                process.set_apparmor_profile(apparmor.clone());
+            }
+            if process_label.is_some() {
+                process.set_selinux_label(process_label.clone());
+            }
+            if no_new_privs.is_some() {
+                process.set_no_new_privileges(*no_new_privs);
+            }
+            for warning in check_process(&mut process)? {
+                log::warn!("{warning}");
+            }
+            Ok(process)
+        }
+    }
+}
+
+/// What a process file doesn't say is as for the container's own process, as with runc; its limits apart.
+fn take_absent(process: &mut Process, own: &Process) {
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
+}
+
+/// The configuration as it was when the container was created.
+fn own_bundle(container: &Container) -> Result<Bundle> {
+    let text = container.home.read(CONFIG_FILE)?.ok_or_else(|| {
+        Error::new(Kind::System, format!("{} is missing", container.home.path().join(CONFIG_FILE).display()))
+    })?;
+    Bundle::from_json(&container.state.bundle, &text)
+}
+
+fn change_user(process: &mut Process, user: Option<ExecUser>, additional_gids: &[u32]) {
+    let own = process.user_mut();
+    if let Some(user) = user {
+        own.set_uid(user.uid);
+        if let Some(gid) = user.gid {
+            own.set_gid(gid);
+        }
+    }
+    if !additional_gids.is_empty() {
+        let mut gids = own.additional_gids().clone().unwrap_or_default();
+        gids.extend(additional_gids);
+        own.set_additional_gids(Some(gids));
+    }
+}
+
+/// `--cap` adds to the bounding, effective and permitted sets, and to the ambient one as far as the inheritable one
+/// has it; never to the inheritable one (CVE-2022-29162).
+fn add_capabilities(process: &mut Process, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let mut capabilities = process.capabilities().clone().unwrap_or_else(|| {
+        let mut none = LinuxCapabilities::default();
+        none.set_bounding(None)
+            .set_effective(None)
+            .set_permitted(None)
+            .set_inheritable(None)
+            .set_ambient(None);
+        none
+    });
+    for name in names {
+        let bare = name.strip_prefix("CAP_").unwrap_or(name);
+        let Ok(capability) = bare.parse::<Capability>() else {
+            log::warn!("ignoring unknown or unavailable capabilities: [{name}]");
+            continue;
+        };
+        let add = |set: &Option<std::collections::HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let (bounding, effective, permitted) =
+            (add(capabilities.bounding()), add(capabilities.effective()), add(capabilities.permitted()));
+        capabilities.set_bounding(bounding);
+        capabilities.set_effective(effective);
+        capabilities.set_permitted(permitted);
+        if capabilities.inheritable().as_ref().is_some_and(|set| set.contains(&capability)) {
+            let ambient = add(capabilities.ambient());
+            capabilities.set_ambient(ambient);
+        }
+    }
+    process.set_capabilities(Some(capabilities));
+}
+
+type Spawned = (i32, OwnedFd, Option<OwnedFd>);
+
+fn spawn(
+    container: &Container,
+    init_pidfd: &OwnedFd,
+    plan: &ExecPlan,
+    options: &ExecOptions,
+    settings: &Settings,
+) -> Result<Spawned> {
+    let keep = kept_descriptors(options.preserve_fds)?;
+    let init_pid = container.state.init.map_or(0, |init| init.pid);
+    let sub: Vec<SubCgroup> = options.cgroup.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+    let cgroup = container.cgroup()?.exec_target(init_pid, &sub)?;
+    let proc = procfs::open_host()?;
+    let container_root = if container.state.namespaces & libc::CLONE_NEWNS as u64 == 0 {
+        Some(init::open_directory(Path::new(&format!("/proc/{init_pid}/root")))?)
+    } else {
+        None
+    };
+    let console = match &options.console_socket {
+        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
+        None if options.detach => ConsoleReceiver::Caller,
+        None => ConsoleReceiver::Host,
+    };
+    let pidfd_socket =
+        options.pidfd_socket.as_deref().map(|path| host::connect_to(path, "pidfd socket")).transpose()?;
+    let (host_end, container_end) = Channel::pair()?;
+    // As for create: nobody in the container may look into this process before it is the program (CVE-2016-9962).
+    // Towards a user namespace the process that enters it does that: see `stage`.
+    let joins_user = container.state.namespaces & libc::CLONE_NEWUSER as u64 != 0;
+    if !joins_user {
+        hide_from_debuggers()?;
+    }
+    let joins_pids = container.state.namespaces & libc::CLONE_NEWPID as u64 != 0;
+    // The root of a user namespace could not come back from there.
+    let staged = joins_user || (joins_pids && host::in_user_namespace());
+    let own_pids = (joins_pids && !staged).then(|| host::own_namespace("pid")).transpose()?;
+    if own_pids.is_some() {
+        rustix::thread::move_into_thread_name_spaces(init_pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+            .doing(|| "enter the container's pid namespace")?;
+    }
+    let clone = Clone3 { into_cgroup: cgroup.clone_into.as_ref().map(AsFd::as_fd), ..Clone3::default() };
+    let forked = if staged {
+        let all = ThreadNameSpaceType::from_bits_retain(
+            (container.state.namespaces & !plan::exec::LATE_WITH_USER) as u32,
+        );
+        let entered = if joins_user { all } else { ThreadNameSpaceType::PROCESS_ID };
+        let entry = stage::Entry::Container(init_pidfd.as_fd(), entered);
+        stage::spawn(&entry, &plan.outside, &proc, &clone)
+    } else {
+        clone.spawn().doing(|| "make the process")
+    }
+    .map_err(|error| match error.errno() {
+        Some(rustix::io::Errno::AGAIN) => {
+            error.hint("a limit of processes is reached: pids.max of the cgroup")
+        }
+        Some(rustix::io::Errno::NOMEM) => {
+            error.hint("the container's first process has ended meanwhile, or memory is short")
+        }
+        _ => error,
+    })?;
+    let (pid, pidfd) = match forked {
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Child => {
+            drop(host_end);
+            init::run(Inside {
+                steps: &plan.steps,
+                channel: container_end,
+                gate: None,
+                namespaces: Vec::new(),
+                container: Some(init_pidfd.as_fd()),
+                container_root,
+                id_maps: Vec::new(),
+                cgroups: cgroup.join,
+                adopted_first: false,
+                proc,
+                console,
+                create_container: &[],
+                start_container: &[],
+                hook_state: None,
+                args: &plan.args,
+                env: plan.env.clone(),
+                seccomp: plan.seccomp.as_ref(),
+                keep,
+                trace: settings.debug,
+            })
+        }
+    };
+    drop((container_end, cgroup, container_root, console));
+    if let Some(own_pids) = own_pids {
+        rustix::thread::move_into_link_name_space(own_pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .doing(|| "go back to the runtime's pid namespace")?;
+    }
+    let finished = finish(container, &host_end, pid, &pidfd, pidfd_socket.as_ref(), options);
+    match finished {
+        Ok(master) => Ok((pid, pidfd, master)),
+        Err(error) => {
+            kill_and_reap(&pidfd);
+            Err(error)
+        }
+    }
+}
+
+/// Answers the joining side until its program is executed.
+fn finish(
+    container: &Container,
+    channel: &Channel,
+    pid: i32,
+    pidfd: &OwnedFd,
+    pidfd_socket: Option<&OwnedFd>,
+    options: &ExecOptions,
+) -> Result<Option<OwnedFd>> {
+    if let Some(rdt) = &container.state.intel_rdt {
+        rdt.add(pid)?;
+    }
+    let mut master = None;
+    loop {
+        match channel.receive()? {
+            Some(Frame::Console(fd)) => master = Some(fd),
+            Some(Frame::Ready) => break,
+            Some(Frame::Failed(error)) => return Err(error),
+            Some(_) => {}
+            None => return Err(ended(pidfd, "before its program was executed")),
+        }
+    }
+    if let Some(socket) = pidfd_socket {
+        send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    channel.send(&Frame::Go).doing(|| "let the process go on")?;
+    let state = &container.state;
+    await_execution(channel, pidfd, |listener| {
+        let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
+        agent.take(&listener, pid, &state.for_hooks("running"))
+    })?;
+    Ok(master)
+}

@@ -1,0 +1,88 @@
+//! Handing a seccomp listener over, to its agent as a rule (runtime-spec, config-linux.md "The Container Process State").
+//!
+//! The process that loaded the filter can't do it: its own calls may be what the agent is to decide. It tells the
+//! number of the descriptor, and the host side takes it from there (pidfd_getfd(2)).
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::host::connect_to;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::hooks::HookState;
+use crate::init::channel::{Channel, Frame, send_with_descriptor};
+use crate::sys::process::take_descriptor;
+
+/// The agent: `linux.seccomp.listenerPath` and `listenerMetadata`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Agent {
+    path: String,
+    metadata: Option<String>,
+}
+
+impl From<&coracle_seccomp::Listener> for Agent {
+    fn from(listener: &coracle_seccomp::Listener) -> Self {
+        Self { path: listener.path.clone(), metadata: listener.metadata.clone() }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerProcessState<'a> {
+    oci_version: &'a str,
+    fds: [&'static str; 1],
+    pid: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a str>,
+    state: &'a HookState,
+}
+
+impl Agent {
+    /// Sends a listener to the agent, which owns it from then on.
+    pub fn take(&self, listener: &OwnedFd, pid: i32, state: &HookState) -> Result<()> {
+        let message = ContainerProcessState {
+            oci_version: &state.oci_version,
+            fds: ["seccompFd"],
+            pid,
+            metadata: self.metadata.as_deref(),
+            state,
+        };
+        let text = serde_json::to_vec(&message).map_err(|error| {
+            Error::new(Kind::System, format!("write the container process state: {error}"))
+        })?;
+        connect_to(self.path.as_ref(), "seccomp agent")
+            .map_err(|error| error.while_doing("failed to connect with seccomp agent"))
+            .and_then(|socket| {
+                send_with_descriptor(socket.as_fd(), &text, Some(listener.as_fd()))
+                    .doing(|| format!("send the seccomp listener to {}", self.path))
+            })
+            .map_err(|error| error.at("linux.seccomp.listenerPath"))
+    }
+}
+
+/// The error when nobody wants a listener.
+pub fn unasked() -> Error {
+    Error::new(Kind::System, "the container's process loaded a seccomp listener that nobody asked for")
+}
+
+/// Waits until a process that was told to go on has executed its program: then the kernel closes its end of the channel.
+/// A listener that it has meanwhile is handed over; the process goes on when that is done.
+pub fn await_execution(
+    channel: &Channel,
+    pidfd: &OwnedFd,
+    mut hand_over: impl FnMut(OwnedFd) -> Result<()>,
+) -> Result<()> {
+    loop {
+        match channel.receive()? {
+            None => return Ok(()),
+            Some(Frame::Listener(number)) => {
+                let listener = take_descriptor(pidfd.as_fd(), number)
+                    .doing(|| "take the seccomp listener from the container's process")?;
+                hand_over(listener)?;
+                channel.send(&Frame::Go).doing(|| "let the container's process go on")?;
+            }
+            Some(Frame::Failed(error)) => return Err(error),
+            Some(_) => return Err(Error::new(Kind::System, "the container's process answered out of turn")),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The end of the container's side: letting the host go, the seccomp filter, the program.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::channel::Channel;
+use super::{Inside, Made, credentials, missing};
+use crate::error::{Doing, Error, Result};
+use crate::sys;
+use crate::sys::exec::CStringArray;
+
+/// Leaves only what the program keeps, the socket to the host side and the gate: a process that waits for `start` must
+/// not hold a way to the host (CVE-2016-9962, CVE-2024-21626), nor may the limit of descriptors be met later.
+pub fn let_go(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
+    *made = Made {
+        times: std::mem::take(&mut made.times),
+        pending_directory: made.pending_directory.take(),
+        ..Made::default()
+    };
+    let mut needed = vec![inside.channel.as_fd()];
+    needed.extend(inside.gate.as_ref().map(AsFd::as_fd));
+    let mut kept = sys::process::keep_only(inside.keep, &needed)
+        .doing(|| "close the runtime's descriptors")?
+        .into_iter();
+    // What these replace, and all that the host side prepared, is closed already.
+    if let Some(channel) = kept.next() {
+        std::mem::forget(std::mem::replace(&mut inside.channel, Channel::from_socket(channel)));
+    }
+    std::mem::forget(std::mem::replace(&mut inside.gate, kept.next()));
+    Ok(())
+}
+
+/// Loads the filter. With a listener, what follows may be decided by an agent, which must have the listener first: the
+/// host side is told its number by write(2), the one call that no profile may give to an agent, and says when the agent
+/// has it.
+pub fn load_filter(privileged: bool, inside: &Inside<'_>, made: &mut Made) -> Result<()> {
+    let program = inside.seccomp.ok_or_else(|| missing("the seccomp filter"))?;
+    get_ready(inside, made)?;
+    if privileged {
+        credentials::raise_permitted()?;
+    }
+    let listener = sys::seccomp::load(&program.instructions, program.flags)
+        .doing(|| "load the seccomp filter")
+        .map_err(|error| match error.errno() {
+            Some(Errno::ACCESS) => error.hint("set process.noNewPrivileges, or run with CAP_SYS_ADMIN"),
+            Some(Errno::INVAL) => {
+                error.hint("this kernel doesn't know one of linux.seccomp.flags, or has no seccomp filters")
+            }
+            _ => error,
+        })?;
+    let Some(listener) = listener else { return Ok(()) };
+    let channel = made.start.as_ref().unwrap_or(&inside.channel);
+    let number = format!("L{}", std::os::fd::AsRawFd::as_raw_fd(&listener));
+    rustix::io::write(channel, number.as_bytes()).doing(|| "tell of the seccomp listener")?;
+    let mut answer = [0; 1];
+    match rustix::io::read(channel, &mut answer) {
+        Ok(1) => Ok(()),
+        _ => sys::process::exit_now(1),
+    }
+}
+
+/// What can be done for the program before a filter that may forbid it: after it only execve(2) is left.
+fn get_ready(inside: &Inside<'_>, made: &mut Made) -> Result<()> {
+    if std::mem::replace(&mut made.ready, true) {
+        return Ok(());
+    }
+    sys::process::close_on_exec_from(3).doing(|| "close the runtime's descriptors")?;
+    if inside.trace {
+        report_times(&made.times);
+    }
+    sys::signal::reset_for_exec().doing(|| "reset the signals")
+}
+
+/// Becomes the program.
+pub fn program_start(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
+    let program = made.program.take().ok_or_else(|| missing("the program's path"))?;
+    let args = CStringArray::new(inside.args.to_vec());
+    let env = CStringArray::new(std::mem::take(&mut inside.env));
+    get_ready(inside, made)?;
+    // Not before: the startContainer hooks, which may come after the filter, don't get them.
+    for number in 3..inside.keep {
+        sys::process::keep_on_exec(number as i32).doing(|| format!("keep descriptor {number}"))?;
+    }
+    let errno = sys::exec::execve(&program, &args, &env);
+    let shown = Path::new(std::ffi::OsStr::new(program.to_str().unwrap_or_default())).display().to_string();
+    Err(match errno {
+        Errno::NOEXEC => Error::os(errno, format!("exec {shown}"))
+            .hint("the file is for another architecture, or a script without #!"),
+        Errno::NOENT => Error::os(errno, format!("exec {shown}"))
+            .hint("the interpreter or loader that the file names is missing in the rootfs"),
+        _ => Error::os(errno, format!("exec {shown}")),
+    }
+    .at("process.args[0]"))
+}
+
+/// `--debug`: where the time went, slowest first, to standard error, which is still the caller's.
+fn report_times(times: &[(String, u128)]) {
+    let mut times: Vec<_> = times.iter().collect();
+    times.sort_by_key(|(_, micros)| std::cmp::Reverse(*micros));
+    for (step, micros) in times {
+        eprintln!("{micros:>7} us  {step}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What of the container's filesystem is kept from writing, or from being seen (runtime-spec, config-linux.md "Masked
+//! Paths", "Readonly Paths").
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::fd::Fd;
+use super::filesystem;
+use super::mounts::{attach, change, clone_tree};
+use super::root::{Root, is_directory};
+use crate::error::{Doing, Result};
+use crate::plan::step::NewFilesystem;
+use crate::sys::mount::{Attributes, set_attributes};
+
+/// Makes the mount of a path read-only.
+pub fn remount_readonly(path: &Path, root: &Root) -> Result<()> {
+    let fd = root.open(path).doing(|| format!("open {}", path.display()))?;
+    set_attributes(&fd, Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() }, false)
+        .doing(|| format!("make the mount {} read-only", path.display()))
+}
+
+/// Makes a path read-only, by a mount of itself. A path that isn't there needs none.
+pub fn readonly_path(path: &Path, root: &Root) -> Result<()> {
+    let fd = match root.open(path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        found => found.doing(|| format!("open {}", path.display()))?,
+    };
+    let tree = clone_tree(&fd, true).doing(|| format!("bind {}", path.display()))?;
+    change(&tree, Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() }, true)?;
+    attach(&tree, &fd)
+}
+
+/// Hides paths. All hidden directories share one empty filesystem.
+#[derive(Default)]
+pub struct Masks {
+    empty: Option<Fd>,
+    null: Option<Fd>,
+}
+
+impl Masks {
+    /// Hides one path: a directory behind an empty one, anything else behind the container's `/dev/null`. A path
+    /// that isn't there needs no hiding.
+    pub fn hide(&mut self, path: &Path, root: &Root) -> Result<()> {
+        let target = match root.open(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            found => found.doing(|| format!("open {}", path.display()))?,
+        };
+        let tree = if is_directory(&target).doing(|| format!("look at {}", path.display()))? {
+            match &self.empty {
+                Some(empty) => clone_tree(empty, false).doing(|| "copy the empty directory's mount")?,
+                None => {
+                    let empty = filesystem::make(&NewFilesystem {
+                        fstype: "tmpfs".to_owned(),
+                        source: "tmpfs".to_owned(),
+                        options: vec![("mode".to_owned(), Some("755".to_owned()))],
+                        attributes: libc::MOUNT_ATTR_RDONLY,
+                    })?;
+                    attach(&empty, &target)?;
+                    self.empty = Some(empty);
+                    return Ok(());
+                }
+            }
+        } else {
+            let null = match &mut self.null {
+                Some(null) => null,
+                none => none.insert(open_null(root)?),
+            };
+            clone_tree(null.as_fd(), false).doing(|| "copy /dev/null's mount")?
+        };
+        attach(&tree, &target)
+    }
+}
+
+/// The container's /dev/null, proven to be the null device: a link or a file that an image put there instead
+/// would be mounted over what is to be hidden (CVE-2025-31133).
+fn open_null(root: &Root) -> Result<Fd> {
+    let null = root
+        .open_with(
+            Path::new("/dev/null"),
+            OFlags::PATH | OFlags::NOFOLLOW,
+            rustix::fs::ResolveFlags::NO_SYMLINKS,
+        )
+        .doing(|| "open the container's /dev/null, which masks files")?;
+    super::devices::expect_device(null.as_fd(), 1, 3)
+        .map_err(|error| error.while_doing("check the container's /dev/null, which masks files"))?;
+    Ok(null)
+}

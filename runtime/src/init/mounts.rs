@@ -1,0 +1,444 @@
+//! Executing mount steps (runtime-spec, config.md "Mounts").
+//!
+//! A mount is made detached, gets its attributes while nobody can see it, and is moved onto a target that was
+//! resolved to a descriptor: there is no moment at which a mount stands with the wrong flags, and no path that
+//! is resolved twice.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, readlinkat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::channel::Channel;
+use super::copy_up::copy_tree;
+use super::fd::Fd;
+use super::filesystem;
+use super::root::{Make, Root, is_directory};
+use super::user::Supplies;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::plan::step::{CgroupHierarchy, Mount, NewFilesystem, What};
+use crate::sys::mount::{Attributes, set_attributes};
+
+/// What of procfs may be mounted over, below the mount's root. Other files would change what the runtime or the
+/// container's processes believe about themselves (CVE-2019-16884, CVE-2019-19921).
+const PROC_OVERLAYS: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+    "net/dev",
+];
+
+/// Makes one mount inside the root.
+pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Channel) -> Result<()> {
+    let mounted = match &mount.what {
+        What::Bind { source, recursive } => {
+            let tree = source_tree(mount, source, *recursive, supplies, channel)?;
+            let make = if is_directory(&tree).doing(|| "look at the source")? {
+                Make::Directory
+            } else {
+                Make::File
+            };
+            change_bind(&tree, mount)?;
+            let target = open_target(mount, root, make)?;
+            attach(&tree, &target)?;
+            tree
+        }
+        What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
+        What::Remount { flags, data } => {
+            let target = root.open(&mount.target).doing(|| "open the target")?;
+            rustix::process::fchdir(&target).doing(|| "change to the target")?;
+            let flags = MountFlags::from_bits_retain(*flags as u32);
+            return rustix::mount::mount_remount(".", flags, data.as_str()).doing(|| "remount");
+        }
+        What::CgroupV1 { hierarchies, links, attributes } => {
+            cgroup_v1(mount, hierarchies, links, *attributes, root)?
+        }
+    };
+    change(&mounted, mount.recursive, true)?;
+    for propagation in &mount.propagation {
+        let wanted = Attributes { propagation: propagation.kind, ..Attributes::default() };
+        set_attributes(&mounted, wanted, propagation.recursive)
+            .doing(|| format!("make the mount {propagation}"))?;
+    }
+    Ok(())
+}
+
+/// Moves a detached mount onto a target.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
+    let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", by_descriptor).doing(|| "move the mount onto its target").map_err(
+        |error| match error.errno() {
+            Some(Errno::NOTDIR | Errno::INVAL) => {
+                error.hint("source and target must both be directories, or neither may be one")
+            }
+            _ => error,
+        },
+    )
+}
+
+/// A detached copy of the mount that a descriptor lies on, from that point down.
+pub fn clone_tree(fd: impl AsFd, recursive: bool) -> Result<Fd, Errno> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(fd, "", if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }).map(Fd::from)
+}
+
+/// The detached mount of a source, its ids mapped: from the host side, or made here.
+fn source_tree(
+    mount: &Mount,
+    source: &Path,
+    recursive: bool,
+    supplies: &mut Supplies,
+    channel: &Channel,
+) -> Result<Fd> {
+    if let Some(tree) = supplies.next_tree()? {
+        return Ok(tree);
+    }
+    let tree = clone_source(source, recursive)?;
+    match &mount.idmap {
+        Some(idmap) => supplies.map_ids(tree, idmap.recursive, channel),
+        None => Ok(tree),
+    }
+}
+
+/// Gives a bind mount its attributes. A flag that the source has locked, since its mount came from a user namespace with
+/// more power, stays; that is an error only where the mount's options name it.
+fn change_bind(tree: &Fd, mount: &Mount) -> Result<()> {
+    let wanted = mount.attributes;
+    let times = wanted.clear & libc::MOUNT_ATTR__ATIME;
+    let never_locked = wanted.clear & libc::MOUNT_ATTR_NOSYMFOLLOW;
+    let kept = Attributes { clear: (wanted.clear & mount.named_clear) | times | never_locked, ..wanted };
+    match change(tree, wanted, false) {
+        Err(error) if error.errno() == Some(Errno::PERM) && kept != wanted => change(tree, kept, false),
+        changed => changed,
+    }
+}
+
+fn clone_source(source: &Path, recursive: bool) -> Result<Fd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, source, if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
+        .map(Fd::from)
+        .doing(|| format!("open the source {}", source.display()))
+        .map_err(|error| match error.errno() {
+            Some(Errno::NOENT) => error.hint("the source of a bind mount must exist on the host"),
+            Some(Errno::INVAL) => {
+                error.hint("a mount that is unbindable, or has locked mounts below it, can't be bound")
+            }
+            _ => error,
+        })
+}
+
+/// Changes the attributes of a mount; no change is no call.
+pub fn change(mount: &Fd, attributes: Attributes, recursive: bool) -> Result<()> {
+    if attributes == Attributes::default() {
+        return Ok(());
+    }
+    set_attributes(mount, attributes, recursive).doing(|| "set the mount's attributes").map_err(|error| {
+        match error.errno() {
+            Some(Errno::PERM) => error.hint(match locked_flags(mount, attributes.clear).as_slice() {
+                [] => "a mount below the source carries flags (ro, nosuid, nodev, noexec, atime) that are locked and can't be cleared".to_owned(),
+                locked => format!(
+                    "the source carries {} from outside of the user namespace: locked, it can't be cleared in here",
+                    locked.join(",")
+                ),
+            }),
+            Some(Errno::NOSYS) => error.hint("Linux 5.12 or newer is needed"),
+            _ => error,
+        }
+    })
+}
+
+/// Which of the attributes that were to be cleared a mount has: mount_namespaces(7), "Restrictions on mount namespaces".
+fn locked_flags(mount: &Fd, clear: u64) -> Vec<&'static str> {
+    let Ok(found) = rustix::fs::fstatvfs(mount) else { return Vec::new() };
+    let atime = libc::MOUNT_ATTR__ATIME;
+    [
+        (StatVfsMountFlags::RDONLY, libc::MOUNT_ATTR_RDONLY, "ro"),
+        (StatVfsMountFlags::NOSUID, libc::MOUNT_ATTR_NOSUID, "nosuid"),
+        (StatVfsMountFlags::NODEV, libc::MOUNT_ATTR_NODEV, "nodev"),
+        (StatVfsMountFlags::NOEXEC, libc::MOUNT_ATTR_NOEXEC, "noexec"),
+        (StatVfsMountFlags::NODIRATIME, libc::MOUNT_ATTR_NODIRATIME, "nodiratime"),
+        (StatVfsMountFlags::NOATIME, atime, "noatime"),
+        (StatVfsMountFlags::RELATIME, atime, "relatime"),
+    ]
+    .into_iter()
+    .filter(|(flag, attribute, _)| found.f_flag.contains(*flag) && clear & attribute != 0)
+    .map(|(_, _, name)| name)
+    .collect()
+}
+
+/// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime.
+fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
+    let target = root
+        .open_or_make(&mount.target, make)
+        .doing(|| format!("open the target {} in the rootfs", mount.target.display()))
+        .map_err(|error| match error.errno() {
+            Some(Errno::ROFS) => error
+                .hint("the target doesn't exist and the filesystem there is read-only: make it in the image"),
+            Some(Errno::LOOP) => {
+                error.hint("the path has a loop of symbolic links, or a magic link of procfs")
+            }
+            _ => error,
+        })?;
+    if is_same(root, &target) && root.open_without_links(&mount.target).is_err() {
+        return Err(Error::new(
+            Kind::Config,
+            format!(
+                "{} leads to the root of the container, which can't be mounted on",
+                mount.target.display()
+            ),
+        )
+        .hint("a symbolic link of the image leads there: mount on another path"));
+    }
+    if filesystem::is_procfs(&target).doing(|| "look at the target's filesystem")? {
+        check_proc_overlay(&target, &mount.what)?;
+    } else {
+        check_proc_place(mount, &target, root)?;
+    }
+    Ok(target)
+}
+
+/// While no procfs is mounted, /proc of the rootfs is a directory like any other; but what is mounted there is what the
+/// container's processes, and the runtime's own checks, take for procfs (CVE-2019-16884).
+fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
+    let is_bind = matches!(mount.what, What::Bind { .. });
+    let place = Path::new("/proc");
+    let inside = mount.target.strip_prefix(place).ok().map(|inside| inside.to_string_lossy().into_owned());
+    let is_place = match &inside {
+        Some(inside) => inside.is_empty(),
+        // A link may lead there.
+        None => is_bind && root.open(place).is_ok_and(|proc| is_same(&proc, target)),
+    };
+    let refused = match &inside {
+        _ if is_place => !shows_procfs(&mount.what),
+        Some(inside) => !PROC_OVERLAYS.contains(&inside.as_str()),
+        None => false,
+    };
+    if !refused {
+        return Ok(());
+    }
+    let why = if is_place { "because it is not of type proc" } else { "because it is inside /proc" };
+    Err(Error::new(Kind::Config, format!("{} cannot be mounted {why}", mount.target.display()))
+        .hint("only a procfs, or a bind mount of one, may stand on /proc"))
+}
+
+fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
+    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
+/// Whether what is mounted is a procfs.
+fn shows_procfs(what: &What) -> bool {
+    match what {
+        What::New(new) => new.fstype == "proc",
+        What::Bind { source, .. } => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .is_ok_and(|source| filesystem::is_procfs(&source).unwrap_or(false)),
+        _ => false,
+    }
+}
+
+/// Only a list of files of procfs may be mounted over, and its root only by another procfs.
+fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
+    let links =
+        openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "open /proc/self/fd")?;
+    let number = target.as_fd().as_raw_fd();
+    let path = readlinkat(&links, number.to_string(), Vec::new())
+        .doing(|| "find where the target lies in procfs")?;
+    let path = path.to_string_lossy();
+    let inside = path.rsplit_once("/proc/").map_or("", |(_, inside)| inside);
+    let allowed = PROC_OVERLAYS.contains(&inside) || (path.ends_with("/proc") && shows_procfs(what));
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, format!("{path} lies inside procfs and cannot be mounted over")).hint(
+        "a mount there could make the runtime or the container's processes read false facts about themselves",
+    ))
+}
+
+/// proc and sysfs must stand where they seem to: a link there would move them, and what is masked later with it.
+fn make_filesystem(
+    mount: &Mount,
+    new: &NewFilesystem,
+    root: &Root,
+    supplies: &mut Supplies,
+    channel: &Channel,
+) -> Result<Fd> {
+    let too_long =
+        |value: &Option<String>| value.as_ref().is_some_and(|value| value.len() > filesystem::LONGEST_VALUE);
+    if let Some((name, _)) = new.options.iter().find(|(_, value)| too_long(value)) {
+        if mount.idmap.is_some() {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "an id-mapped mount can't have the option {name} with more than {} bytes",
+                    filesystem::LONGEST_VALUE
+                ),
+            ));
+        }
+        return classic_mount(mount, new, root);
+    }
+    let mode = mode_to_keep(mount, new, root)?;
+    let target = if matches!(new.fstype.as_str(), "proc" | "sysfs") {
+        match root.open_without_links(&mount.target) {
+            Err(Errno::LOOP) => {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "filesystem \"{}\" must be mounted on ordinary directory: {} is, or lies behind, a symbolic link",
+                        new.fstype,
+                        mount.target.display()
+                    ),
+                ));
+            }
+            Err(Errno::NOENT) => open_target(mount, root, Make::Directory)?,
+            found => found.doing(|| format!("open the target {} in the rootfs", mount.target.display()))?,
+        }
+    } else {
+        open_target(mount, root, Make::Directory)?
+    };
+    let tree = match mode {
+        Some(mode) => {
+            let mut new = new.clone();
+            new.options.push(("mode".to_owned(), Some(mode)));
+            filesystem::make(&new)?
+        }
+        None => filesystem::make(new).or_else(|error| host_view(new, error))?,
+    };
+    if mount.copy_up {
+        copy_tree(&target, &tree).map_err(|error| {
+            error.while_doing(format_args!("copy {} into the tmpfs", mount.target.display()))
+        })?;
+    }
+    change(&tree, mount.attributes, false)?;
+    let tree = match &mount.idmap {
+        Some(_) => supplies.map_ids(tree, false, channel)?,
+        None => tree,
+    };
+    attach(&tree, &target)?;
+    Ok(tree)
+}
+
+/// Where the kernel refuses a new sysfs, since the network namespace isn't the user namespace's own, the host's stands
+/// in, read-only; the host's proc too, where the container has the host's processes.
+fn host_view(new: &NewFilesystem, error: Error) -> Result<Fd> {
+    let path = match (error.errno(), new.fstype.as_str()) {
+        (Some(Errno::PERM), "sysfs") => "/sys",
+        (Some(Errno::PERM), "proc") if proc_is_ours() => "/proc",
+        (Some(Errno::PERM), "proc") => {
+            return Err(error.hint(
+                "in a user namespace a new proc needs a pid namespace of its own, and a /proc outside of which nothing is hidden by mounts",
+            ));
+        }
+        _ => return Err(error),
+    };
+    let tree = clone_source(Path::new(path), true)?;
+    let plain = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let set = plain | libc::MOUNT_ATTR_NOEXEC;
+    change(&tree, Attributes { set, ..Attributes::default() }, true)?;
+    Ok(tree)
+}
+
+/// Whether the proc at /proc is that of this process's pid namespace: it knows it by the same number.
+fn proc_is_ours() -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get().to_string();
+    readlinkat(CWD, "/proc/self", Vec::new()).is_ok_and(|number| number.to_bytes() == own.as_bytes())
+}
+
+/// A tmpfs without a mode gets that of the directory it hides, as with runc; where there is none, the kernel's own.
+fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Option<String>> {
+    if new.fstype != "tmpfs" || new.options.iter().any(|(name, _)| name == "mode") {
+        return Ok(None);
+    }
+    let Ok(hidden) = root.open(&mount.target) else { return Ok(None) };
+    let mode = rustix::fs::fstat(&hidden).doing(|| "look at the target")?.st_mode;
+    Ok(Some(format!("{:o}", mode & 0o7777)))
+}
+
+/// mount(2), for options that are too long for fsconfig(2). It acts on the working directory, which was
+/// resolved as a descriptor.
+fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> {
+    let target = open_target(mount, root, Make::Directory)?;
+    rustix::process::fchdir(&target).doing(|| "change to the target")?;
+    let data: Vec<String> = new
+        .options
+        .iter()
+        .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
+        .collect();
+    let data = std::ffi::CString::new(data.join(","))
+        .map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
+    rustix::mount::mount(&new.source, ".", &new.fstype, MountFlags::empty(), Some(data.as_c_str()))
+        .doing(|| format!("mount {}", new.fstype))?;
+    let mounted = root.open(&mount.target).doing(|| "open the new mount")?;
+    change(&mounted, Attributes { set: new.attributes | mount.attributes.set, ..mount.attributes }, false)?;
+    Ok(mounted)
+}
+
+/// The v1 hierarchies as the container sees them: a tmpfs with one mount for each.
+fn cgroup_v1(
+    mount: &Mount,
+    hierarchies: &[CgroupHierarchy],
+    links: &[(String, String)],
+    attributes: u64,
+    root: &Root,
+) -> Result<Fd> {
+    let tmpfs = filesystem::make(&NewFilesystem {
+        fstype: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options: vec![("mode".to_owned(), Some("755".to_owned()))],
+        attributes: 0,
+    })?;
+    let target = open_target(mount, root, Make::Directory)?;
+    attach(&tmpfs, &target)?;
+    for hierarchy in hierarchies {
+        let name = hierarchy.name.as_str();
+        mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).doing(|| format!("make the directory {name}"))?;
+        let tree = match &hierarchy.bind {
+            Some(path) => clone_cgroup(path)?,
+            None => filesystem::make(&NewFilesystem {
+                fstype: "cgroup".to_owned(),
+                source: "cgroup".to_owned(),
+                options: cgroup_options(&hierarchy.option),
+                attributes: 0,
+            })?,
+        };
+        move_mount(&tree, "", &tmpfs, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .doing(|| format!("move the {name} hierarchy to its place"))?;
+    }
+    for (link, target) in links {
+        symlinkat(target, &tmpfs, link).doing(|| format!("link {link} to {target}"))?;
+    }
+    // All of them at once, when nothing is to be made in the tmpfs any more.
+    change(&tmpfs, Attributes { set: attributes, ..Attributes::default() }, true)?;
+    Ok(tmpfs)
+}
+
+/// The container's cgroup. A user may not be able to make one in every hierarchy: there the process stays where the
+/// runtime is, which is the directory above.
+fn clone_cgroup(path: &Path) -> Result<Fd> {
+    match (clone_source(path, false), path.parent()) {
+        (Err(error), Some(parent)) if error.errno() == Some(Errno::NOENT) => clone_source(parent, false),
+        (cloned, _) => cloned,
+    }
+}
+
+/// `cpu,cpuacct` is two flags, `name=systemd` a name with a value.
+fn cgroup_options(option: &str) -> Vec<(String, Option<String>)> {
+    match option.split_once('=') {
+        Some((name, value)) => {
+            vec![("none".to_owned(), None), (name.to_owned(), Some(value.to_owned()))]
+        }
+        None => option.split(',').map(|controller| (controller.to_owned(), None)).collect(),
+    }
+}
