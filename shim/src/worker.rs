@@ -1,0 +1,202 @@
+//! Work that blocks, or needs standard streams, a working directory or privileges of its own: a fork of the shim does
+//! it and ends.
+//!
+//! The shim has one thread, so a fork is a whole copy of it: nothing is executed anew, nothing is serialised on the
+//! way in. The result comes back over a socket pair, with a descriptor where there is one (a terminal's master). The
+//! copy holds no descriptor of the shim's but the socket and the log; it ends with `_exit`, so that nothing of the
+//! event loop that it is a copy of is ever run or undone there. When the shim dies, its workers are killed, and what
+//! they were about to make is not made.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+
+use coracle::error::{Doing, Error, Kind, Result};
+use coracle::sys::clone::{Clone3, Forked};
+use coracle::sys::process::{exit_now, keep_only};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use crate::logger;
+use crate::reaper::{Exit, Reaper};
+
+/// The longest result, in bytes: it must lie in the socket's buffer until the worker has ended. It is a list of pids at
+/// the most, or an error's text.
+const LONGEST: usize = 64 << 10;
+
+/// What a worker has at 0, 1 and 2; `None` is /dev/null.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What comes back: a value, and a descriptor if there is one.
+pub type Output<T> = (T, Option<OwnedFd>);
+
+/// Does `job` in a copy of this process, and gives its result once the copy has ended: what it left behind are children
+/// of the shim by then.
+pub async fn run<T, J>(reaper: &Reaper, streams: Streams, job: J) -> Result<Output<T>>
+where
+    T: Serialize + DeserializeOwned,
+    J: FnOnce() -> Result<Output<T>>,
+{
+    let (ours, theirs) = pair()?;
+    let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
+        Forked::Parent { pid, .. } => pid,
+        Forked::Child => child(&theirs, &streams, job),
+    };
+    let ended = reaper.watch(pid);
+    drop((theirs, streams));
+    let exit = wait(ended).await?;
+    receive(&ours)?.unwrap_or_else(|| {
+        Err(Error::new(
+            Kind::System,
+            format!("the shim's worker ended with status {} before it was done", exit.status),
+        ))
+    })
+}
+
+/// Executes a program in a copy of this process, and gives its exit status. `begin` executes it, and returns only when it
+/// can't.
+pub async fn execute(reaper: &Reaper, streams: Streams, begin: impl FnOnce() -> Error) -> Result<u32> {
+    let (ours, theirs) = pair()?;
+    let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
+        Forked::Parent { pid, .. } => pid,
+        // The socket is close-on-exec: a program that is executed says nothing on it.
+        Forked::Child => child::<(), _>(&theirs, &streams, || Err(begin())),
+    };
+    let ended = reaper.watch(pid);
+    drop((theirs, streams));
+    let exit = wait(ended).await?;
+    match receive::<()>(&ours)? {
+        Some(Err(error)) => Err(error),
+        _ => Ok(exit.status),
+    }
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .doing(|| "make a socket pair for a worker")
+}
+
+async fn wait(ended: oneshot::Receiver<Exit>) -> Result<Exit> {
+    ended.await.map_err(|_| Error::new(Kind::System, "the shim stopped waiting for its worker"))
+}
+
+fn child<T, J>(socket: &OwnedFd, streams: &Streams, job: J) -> !
+where
+    T: Serialize,
+    J: FnOnce() -> Result<Output<T>>,
+{
+    let work = AssertUnwindSafe(|| {
+        let socket = settle(socket, streams)?;
+        let result = job();
+        send(&socket, &result)
+    });
+    match std::panic::catch_unwind(work) {
+        Ok(Ok(())) => exit_now(0),
+        Ok(Err(error)) => log::error!("a worker of the shim: {error}"),
+        Err(_) => log::error!("a worker of the shim panicked"),
+    }
+    exit_now(1)
+}
+
+/// Makes the copy a process of its own.
+fn settle(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .doing(|| "ask to be ended with the shim")?;
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/null")?;
+    let or_null = |stream: &Option<OwnedFd>| -> std::result::Result<OwnedFd, Errno> {
+        stream
+            .as_ref()
+            .map_or_else(|| null.as_fd(), AsFd::as_fd)
+            .try_clone_to_owned()
+            .map_err(|_| Errno::MFILE)
+    };
+    let (stdin, stdout, stderr) =
+        (or_null(&streams.stdin), or_null(&streams.stdout), or_null(&streams.stderr));
+    stdin.and_then(rustix::stdio::dup2_stdin).doing(|| "set standard input")?;
+    stdout.and_then(rustix::stdio::dup2_stdout).doing(|| "set standard output")?;
+    stderr.and_then(rustix::stdio::dup2_stderr).doing(|| "set standard error")?;
+    drop(null);
+    let mut needed = vec![socket.as_fd()];
+    needed.extend(logger::descriptor());
+    let mut kept = keep_only(3, &needed).doing(|| "close the shim's descriptors")?.into_iter();
+    let socket = kept.next().ok_or_else(|| Error::new(Kind::System, "the worker's socket is gone"))?;
+    if let Some(log) = kept.next() {
+        logger::hand_over(log);
+    }
+    // The shim reads its signals from a descriptor; here, and in what is executed from here, they are to act.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Error::os(Errno::from_raw_os_error(errno as i32), "unblock signals"))?;
+    Ok(socket)
+}
+
+fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()> {
+    let failed =
+        |error: serde_json::Error| Error::new(Kind::System, format!("write the worker's result: {error}"));
+    let (letter, text, descriptor) = match result {
+        Ok((value, descriptor)) => (b'R', serde_json::to_vec(value).map_err(failed)?, descriptor.as_ref()),
+        Err(error) => (b'E', serde_json::to_vec(error).map_err(failed)?, None),
+    };
+    if text.len() >= LONGEST {
+        return Err(Error::new(Kind::System, format!("the worker's result has {} bytes", text.len())));
+    }
+    let descriptor: Vec<BorrowedFd<'_>> = descriptor.map(AsFd::as_fd).into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptor.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptor));
+    }
+    let letter = [letter];
+    let parts = [IoSlice::new(&letter), IoSlice::new(&text)];
+    sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+        .doing(|| "send the worker's result")
+        .map(drop)
+}
+
+/// The result; nothing when there is none.
+fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Result<Option<Result<Output<T>>>> {
+    // Its length, without taking it.
+    let (_, length) = match recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC) {
+        Err(Errno::CONNRESET | Errno::AGAIN) => return Ok(None),
+        length => length.doing(|| "receive a worker's result")?,
+    };
+    let mut bytes = vec![0; length.min(LONGEST)];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let length =
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(message) => message.bytes,
+            // A worker that was killed has said nothing.
+            Err(Errno::CONNRESET | Errno::AGAIN) => 0,
+            Err(errno) => return Err(Error::os(errno, "receive a worker's result")),
+        };
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let garbled =
+        |error: serde_json::Error| Error::new(Kind::System, format!("read a worker's result: {error}"));
+    Ok(match bytes.get(..length).and_then(<[u8]>::split_first) {
+        None => None,
+        Some((b'R', text)) => Some(Ok((serde_json::from_slice(text).map_err(garbled)?, descriptor))),
+        Some((_, text)) => Some(Err(serde_json::from_slice(text).map_err(garbled)?)),
+    })
+}
