@@ -1,0 +1,507 @@
+//! The container's mounts, as the container's process sees them in its mountinfo.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::ExitCode;
+
+use coracle_integration::bundle::{add_mount, push};
+use coracle_integration::host::Mount;
+use coracle_integration::{Bundle, Checked, Container, Runtime, tests};
+use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    coracle_integration::run_tests(tests![
+        the_default_mounts_are_as_configured,
+        the_rootfs_is_writable_unless_readonly,
+        a_readonly_rootfs_cannot_be_written,
+        a_bind_of_a_directory_shows_the_host,
+        a_bind_of_a_file_shows_the_host,
+        a_bind_source_may_be_relative_to_the_bundle,
+        a_readonly_bind_cannot_be_written,
+        a_bind_has_the_flags_asked_for,
+        a_bind_keeps_flags_of_its_source,
+        a_bind_can_clear_flags_of_its_source,
+        a_bind_leaves_out_mounts_below_and_rbind_takes_them,
+        recursive_readonly_reaches_mounts_below,
+        recursive_flags_reach_mounts_below,
+        missing_destinations_are_made,
+        a_destination_through_symlinks_stays_in_the_rootfs,
+        a_destination_with_dots_stays_in_the_rootfs,
+        mounts_come_in_their_order,
+        a_tmpfs_has_size_and_mode,
+        a_tmpfs_copies_up_what_it_hides,
+        a_tmpfs_takes_the_mode_of_the_directory_it_hides,
+        noexec_forbids_execution,
+        nodev_forbids_devices,
+        an_overlay_takes_its_data_options,
+        a_proc_mount_takes_its_options,
+        sysfs_is_readonly,
+        devpts_is_a_new_instance,
+        a_message_queue_file_system_is_of_the_ipc_namespace,
+        cgroup_v1_shows_the_containers_own_cgroup,
+        a_cgroup_mount_is_readonly,
+        masked_files_are_empty,
+        masked_directories_are_empty_and_readonly,
+        masked_paths_that_do_not_exist_are_fine,
+        readonly_paths_cannot_be_written,
+        readonly_paths_that_do_not_exist_are_fine,
+        files_of_proc_that_lxcfs_replaces_may_be_bound_over,
+        no_pivot_works,
+        a_relative_destination_is_below_the_root,
+        access_times_are_as_asked,
+        a_mount_of_no_type_with_bind_is_a_bind,
+        many_mounts_work,
+    ])
+}
+
+/// The topmost mount at a path.
+#[track_caller]
+fn at<'m>(mounts: &'m [Mount], target: &str) -> &'m Mount {
+    let found = mounts.iter().rev().find(|mount| mount.target == target);
+    found.unwrap_or_else(|| panic!("nothing is mounted at {target}: {mounts:#?}"))
+}
+
+/// A running container with one more mount, and what it sees.
+fn with_mount<'r>(
+    rt: &'r Runtime,
+    to: &str,
+    kind: &str,
+    from: &str,
+    options: &[&str],
+) -> (Container<'r>, Bundle) {
+    let bundle = rt.sleeper().edit(|config| add_mount(config, to, kind, from, options));
+    let c = rt.container(&bundle);
+    c.up();
+    (c, bundle)
+}
+
+/// A directory on the host with a file in it, to bind.
+fn source(rt: &Runtime, name: &str) -> String {
+    let path = rt.own(name);
+    fs::create_dir(&path).expect("making a directory to bind");
+    fs::write(path.join("file"), "of the host\n").expect("writing a file to bind");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    path.to_string_lossy().into_owned()
+}
+
+fn tmpfs_at(path: &str, flags: MsFlags) {
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, None::<&str>).expect("mounting a tmpfs");
+}
+
+fn the_default_mounts_are_as_configured(rt: &Runtime) {
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    for (target, kind, flags) in [
+        ("/", "", ["rw", "rw", "rw"]),
+        ("/proc", "proc", ["rw", "rw", "relatime"]),
+        ("/dev", "tmpfs", ["rw", "nosuid", "rw"]),
+        ("/dev/pts", "devpts", ["rw", "nosuid", "noexec"]),
+        ("/dev/shm", "tmpfs", ["nosuid", "nodev", "noexec"]),
+        ("/dev/mqueue", "mqueue", ["nosuid", "nodev", "noexec"]),
+        ("/sys", "sysfs", ["ro", "nosuid", "noexec"]),
+    ] {
+        let mount = at(&mounts, target);
+        assert!(kind.is_empty() || mount.kind == kind, "{mount:?}");
+        assert!(flags.iter().all(|flag| mount.has(flag)), "{mount:?}");
+        assert!(mount.propagation.is_empty(), "nothing is shared: {mount:?}");
+    }
+    let dev = at(&mounts, "/dev");
+    assert!(dev.fs_has("size=65536k") && dev.fs_has("mode=755"), "{dev:?}");
+    assert!(!dev.has("relatime"), "strictatime was asked for: {dev:?}");
+    let pts = at(&mounts, "/dev/pts");
+    assert!(["gid=5", "mode=620", "ptmxmode=666"].iter().all(|option| pts.fs_has(option)), "{pts:?}");
+}
+
+fn the_rootfs_is_writable_unless_readonly(rt: &Runtime) {
+    let bundle = rt.script("echo text > /file");
+    rt.container(&bundle).run().ok();
+    assert_eq!(fs::read_to_string(bundle.rootfs("file")).expect("it was written"), "text\n");
+}
+
+fn a_readonly_rootfs_cannot_be_written(rt: &Runtime) {
+    let script =
+        "touch /file; touch /etc/file; mount -o remount,rw / ; touch /file; touch /dev/shm/ok && echo shm";
+    let seen = rt.sh(script, |config| config["root"]["readonly"] = json!(true)).ok();
+    assert_eq!(seen.out(), "shm");
+    assert!(seen.stderr.contains("Read-only file system"), "{seen}");
+}
+
+fn a_bind_of_a_directory_shows_the_host(rt: &Runtime) {
+    let source = source(rt, "source");
+    let script = "cat /data/file; echo new > /data/new";
+    rt.sh(script, |config| add_mount(config, "/data", "bind", &source, &["bind"])).ok();
+    assert_eq!(fs::read_to_string(format!("{source}/new")).expect("it was written"), "new\n");
+}
+
+fn a_bind_of_a_file_shows_the_host(rt: &Runtime) {
+    let file = format!("{}/file", source(rt, "source"));
+    let script = "cat /etc/bound; stat -c %F /etc/bound";
+    let seen = rt.sh(script, |config| add_mount(config, "/etc/bound", "bind", &file, &["rbind", "ro"]));
+    assert_eq!(seen.ok().lines(), ["of the host", "regular file"]);
+}
+
+fn a_bind_source_may_be_relative_to_the_bundle(rt: &Runtime) {
+    let bundle =
+        rt.script("cat /data/file").edit(|config| add_mount(config, "/data", "bind", "data", &["bind"]));
+    fs::create_dir(bundle.path().join("data")).expect("making a directory");
+    fs::write(bundle.path().join("data/file"), "of the bundle\n").expect("writing a file");
+    assert_eq!(rt.container(&bundle).run().ok().out(), "of the bundle");
+}
+
+fn a_readonly_bind_cannot_be_written(rt: &Runtime) {
+    let source = source(rt, "source");
+    let seen =
+        rt.sh("touch /data/new", |config| add_mount(config, "/data", "bind", &source, &["bind", "ro"]));
+    assert!(seen.fails().stderr.contains("Read-only"));
+    assert!(!Path::new(&source).join("new").exists());
+}
+
+fn a_bind_has_the_flags_asked_for(rt: &Runtime) {
+    let source = source(rt, "source");
+    let (c, _bundle) =
+        with_mount(rt, "/data", "bind", &source, &["rbind", "nosuid", "nodev", "noexec", "noatime"]);
+    let mounts = c.mounts();
+    let data = at(&mounts, "/data");
+    assert!(["rw", "nosuid", "nodev", "noexec", "noatime"].iter().all(|flag| data.has(flag)), "{data:?}");
+}
+
+fn a_bind_keeps_flags_of_its_source(rt: &Runtime) {
+    let source = source(rt, "source");
+    tmpfs_at(&source, MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+    let (c, _bundle) = with_mount(rt, "/data", "bind", &source, &["bind"]);
+    let mounts = c.mounts();
+    let data = at(&mounts, "/data");
+    assert!(data.has("nosuid") && data.has("nodev"), "{data:?}");
+}
+
+fn a_bind_can_clear_flags_of_its_source(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does so since 1.2")?;
+    let source = source(rt, "source");
+    tmpfs_at(&source, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY);
+    let (c, _bundle) = with_mount(rt, "/data", "bind", &source, &["bind", "suid", "dev", "rw"]);
+    let mounts = c.mounts();
+    let data = at(&mounts, "/data");
+    assert!(data.has("rw") && !data.has("nosuid") && !data.has("nodev"), "{data:?}");
+    Ok(())
+}
+
+/// A source with a tmpfs mounted in it.
+fn nested_source(rt: &Runtime) -> String {
+    let source = source(rt, "source");
+    let below = format!("{source}/below");
+    fs::create_dir(&below).expect("making a directory");
+    tmpfs_at(&below, MsFlags::empty());
+    fs::write(format!("{below}/deep"), "deep\n").expect("writing a file");
+    source
+}
+
+fn a_bind_leaves_out_mounts_below_and_rbind_takes_them(rt: &Runtime) {
+    let source = nested_source(rt);
+    let seen = rt.sh("ls /flat/below; ls /deep/below", |config| {
+        add_mount(config, "/flat", "bind", &source, &["bind"]);
+        add_mount(config, "/deep", "bind", &source, &["rbind"]);
+    });
+    assert_eq!(seen.ok().out(), "deep");
+}
+
+fn recursive_readonly_reaches_mounts_below(rt: &Runtime) {
+    let source = nested_source(rt);
+    let seen = rt.sh(
+        "touch /top/below/new && echo top; touch /all/new || touch /all/below/new || echo all",
+        |config| {
+            add_mount(config, "/top", "bind", &source, &["rbind", "ro"]);
+            add_mount(config, "/all", "bind", &source, &["rbind", "rro"]);
+        },
+    );
+    assert_eq!(seen.ok().lines(), ["top", "all"]);
+}
+
+fn recursive_flags_reach_mounts_below(rt: &Runtime) {
+    let source = nested_source(rt);
+    let options = ["rbind", "rnosuid", "rnodev", "rnoexec", "rnoatime"];
+    let (c, _bundle) = with_mount(rt, "/data", "bind", &source, &options);
+    let mounts = c.mounts();
+    for target in ["/data", "/data/below"] {
+        let mount = at(&mounts, target);
+        assert!(["nosuid", "nodev", "noexec", "noatime"].iter().all(|flag| mount.has(flag)), "{mount:?}");
+    }
+}
+
+fn missing_destinations_are_made(rt: &Runtime) {
+    let source = source(rt, "source");
+    let bundle = rt.script("cat /a/b/c/file /d/e/f").edit(|config| {
+        add_mount(config, "/a/b/c", "bind", &source, &["bind"]);
+        add_mount(config, "/d/e/f", "bind", &format!("{source}/file"), &["bind"]);
+    });
+    assert_eq!(rt.container(&bundle).run().ok().lines(), ["of the host", "of the host"]);
+    assert!(bundle.rootfs("a/b/c").is_dir());
+    assert!(bundle.rootfs("d/e/f").is_file());
+}
+
+fn a_destination_through_symlinks_stays_in_the_rootfs(rt: &Runtime) {
+    let bundle = rt.sleeper().edit(|config| {
+        add_mount(config, "/link/sub", "tmpfs", "tmpfs", &[]);
+        add_mount(config, "/up/sub", "tmpfs", "tmpfs", &[]);
+    });
+    fs::create_dir_all(bundle.rootfs("var/inside")).expect("making a directory");
+    symlink("/var/inside", bundle.rootfs("link")).expect("making a symlink");
+    symlink("../../../../var/other", bundle.rootfs("up")).expect("making a symlink");
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    assert_eq!(at(&mounts, "/var/inside/sub").kind, "tmpfs");
+    assert_eq!(at(&mounts, "/var/other/sub").kind, "tmpfs");
+    assert!(!Path::new("/var/other").exists());
+}
+
+fn a_destination_with_dots_stays_in_the_rootfs(rt: &Runtime) {
+    let (c, _bundle) = with_mount(rt, "/var/../../../tmp/./dots", "tmpfs", "tmpfs", &[]);
+    assert_eq!(at(&c.mounts(), "/tmp/dots").kind, "tmpfs");
+}
+
+fn mounts_come_in_their_order(rt: &Runtime) {
+    let source = source(rt, "source");
+    let bundle = rt.sleeper().edit(|config| {
+        add_mount(config, "/a", "tmpfs", "first", &[]);
+        add_mount(config, "/a/b", "bind", &source, &["bind"]);
+        add_mount(config, "/c/d", "tmpfs", "hidden", &[]);
+        add_mount(config, "/c", "tmpfs", "second", &[]);
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    let order: Vec<String> = c.mounts().into_iter().map(|mount| mount.target).collect();
+    let ours: Vec<&str> = order
+        .iter()
+        .map(String::as_str)
+        .filter(|at| at.starts_with(['/']) && at.len() > 1 && (at.starts_with("/a") || at.starts_with("/c")))
+        .collect();
+    assert_eq!(ours, ["/a", "/a/b", "/c/d", "/c"]);
+    assert_eq!(c.exec(&["cat", "/a/b/file"]).ok().out(), "of the host");
+    assert!(c.exec(&["ls", "/c/d"]).fails().stderr.contains("No such file"));
+}
+
+fn a_tmpfs_has_size_and_mode(rt: &Runtime) {
+    let (c, _bundle) =
+        with_mount(rt, "/data", "tmpfs", "tmpfs", &["nosuid", "size=128k", "mode=0750", "gid=7"]);
+    let mounts = c.mounts();
+    let data = at(&mounts, "/data");
+    assert!(data.has("nosuid") && data.fs_has("size=128k"), "{data:?}");
+    assert_eq!(c.exec(&["stat", "-c", "%a %u %g", "/data"]).ok().out(), "750 0 7");
+    let full = c.exec(&["sh", "-c", "dd if=/dev/zero of=/data/big bs=1k count=200"]).fails();
+    assert!(full.stderr.contains("No space left"), "{full}");
+}
+
+fn a_tmpfs_copies_up_what_it_hides(rt: &Runtime) {
+    let bundle = rt
+        .script(
+            "cat /data/sub/file; stat -c '%a %u' /data/sub/file; readlink /data/link; echo new > /data/new",
+        )
+        .edit(|config| add_mount(config, "/data", "tmpfs", "tmpfs", &["tmpcopyup"]));
+    bundle.file("data/sub/file", "copied\n", 0o640);
+    std::os::unix::fs::chown(bundle.rootfs("data/sub/file"), Some(1000), None).expect("chown");
+    symlink("sub/file", bundle.rootfs("data/link")).expect("making a symlink");
+    let seen = rt.container(&bundle).run().ok();
+    assert_eq!(seen.lines(), ["copied", "640 1000", "sub/file"]);
+    assert!(!bundle.rootfs("data/new").exists());
+}
+
+fn a_tmpfs_takes_the_mode_of_the_directory_it_hides(rt: &Runtime) {
+    let bundle =
+        rt.script("stat -c %a /data").edit(|config| add_mount(config, "/data", "tmpfs", "tmpfs", &[]));
+    fs::create_dir(bundle.rootfs("data")).expect("making a directory");
+    fs::set_permissions(bundle.rootfs("data"), fs::Permissions::from_mode(0o711)).expect("chmod");
+    assert_eq!(rt.container(&bundle).run().ok().out(), "711");
+}
+
+fn noexec_forbids_execution(rt: &Runtime) {
+    let script = "cp /bin/busybox /data/busybox && /data/busybox true";
+    let seen = rt.sh(script, |config| add_mount(config, "/data", "tmpfs", "tmpfs", &["noexec"]));
+    assert!(seen.fails().stderr.contains("Permission denied"));
+}
+
+fn nodev_forbids_devices(rt: &Runtime) {
+    let script = "mknod /data/null c 1 3 && echo text > /data/null";
+    let seen = rt.sh(script, |config| {
+        coracle_integration::bundle::grant(config, &["CAP_MKNOD"]);
+        push(config, "/linux/resources/devices", json!({ "allow": true, "access": "rwm" }));
+        add_mount(config, "/data", "tmpfs", "tmpfs", &["nodev"]);
+    });
+    assert!(seen.fails().stderr.contains("Permission denied"));
+}
+
+fn an_overlay_takes_its_data_options(rt: &Runtime) {
+    let base = rt.own("layers");
+    // An overlay's upper directory cannot be on an overlay, which the temporary directory may be.
+    fs::create_dir(&base).expect("making a directory");
+    tmpfs_at(&base.to_string_lossy(), MsFlags::empty());
+    for layer in ["lower", "upper", "work"] {
+        fs::create_dir(base.join(layer)).expect("making a layer");
+    }
+    fs::write(base.join("lower/file"), "below\n").expect("writing a file");
+    let layers = ["lower", "upper", "work"].map(|layer| format!("{layer}dir={}", base.join(layer).display()));
+    let options: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let script = "cat /data/file; echo above > /data/new";
+    let seen = rt.sh(script, |config| add_mount(config, "/data", "overlay", "overlay", &options));
+    assert_eq!(seen.ok().out(), "below");
+    assert_eq!(fs::read_to_string(base.join("upper/new")).expect("written to the upper layer"), "above\n");
+}
+
+fn a_proc_mount_takes_its_options(rt: &Runtime) {
+    let bundle = rt.sleeper().edit(|config| {
+        config["mounts"][0]["options"] = json!(["nosuid", "nodev", "noexec", "hidepid=2"]);
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    let proc = mounts.iter().find(|mount| mount.target == "/proc").expect("proc is mounted");
+    assert!(["nosuid", "nodev", "noexec"].iter().all(|flag| proc.has(flag)), "{proc:?}");
+    assert!(proc.fs_has("hidepid=invisible") || proc.fs_has("hidepid=2"), "{proc:?}");
+}
+
+fn sysfs_is_readonly(rt: &Runtime) {
+    let seen = rt.sh("ls -d /sys/kernel; mkdir /sys/fs/new", |_| ()).fails();
+    assert_eq!(seen.out(), "/sys/kernel");
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+}
+
+fn devpts_is_a_new_instance(rt: &Runtime) {
+    let seen = rt.sh("ls /dev/pts; readlink /dev/ptmx", |_| ()).ok();
+    assert_eq!(seen.lines(), ["ptmx", "pts/ptmx"]);
+}
+
+fn a_message_queue_file_system_is_of_the_ipc_namespace(rt: &Runtime) {
+    let bundle = rt.script("touch /dev/mqueue/mine; ls /dev/mqueue");
+    assert_eq!(rt.container(&bundle).run().ok().out(), "mine");
+    assert_eq!(rt.container(&bundle).run().ok().out(), "mine");
+}
+
+fn cgroup_v1_shows_the_containers_own_cgroup(rt: &Runtime) -> Checked {
+    if coracle_integration::host::v1_hierarchy("pids").is_none() {
+        return coracle_integration::skip("no cgroup v1 here");
+    }
+    let bundle = rt.sleeper().edit(|config| config["linux"]["resources"]["pids"] = json!({ "limit": 77 }));
+    let c = rt.container(&bundle);
+    c.up();
+    assert_eq!(c.exec(&["cat", "/sys/fs/cgroup/pids/pids.max"]).ok().out(), "77");
+    let pids = c.exec(&["cat", "/sys/fs/cgroup/pids/cgroup.procs"]).ok();
+    assert!(pids.lines().contains(&"1"), "{pids}");
+    Ok(())
+}
+
+fn a_cgroup_mount_is_readonly(rt: &Runtime) -> Checked {
+    if coracle_integration::host::v1_hierarchy("pids").is_none() {
+        return coracle_integration::skip("no cgroup v1 here");
+    }
+    let seen = rt.sh("echo 5 > /sys/fs/cgroup/pids/pids.max", |_| ()).fails();
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+    let seen = rt.sh("mkdir /sys/fs/cgroup/pids/new", |_| ()).fails();
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+    Ok(())
+}
+
+fn masked_files_are_empty(rt: &Runtime) {
+    let bundle = rt.script("cat /etc/secret | wc -c; echo text > /etc/secret; cat /etc/secret | wc -c; stat -c '%F %t:%T' /etc/secret")
+        .edit(|config| push(config, "/linux/maskedPaths", json!("/etc/secret")));
+    let secret = bundle.file("etc/secret", "secret\n", 0o644);
+    let seen = rt.container(&bundle).run().ok();
+    assert_eq!(seen.lines(), ["0", "0", "character special file 1:3"]);
+    assert_eq!(fs::read_to_string(secret).expect("it is still there"), "secret\n");
+}
+
+fn masked_directories_are_empty_and_readonly(rt: &Runtime) {
+    let bundle = rt
+        .script("ls -A /etc/secrets | wc -l; touch /etc/secrets/new")
+        .edit(|config| push(config, "/linux/maskedPaths", json!("/etc/secrets")));
+    bundle.file("etc/secrets/file", "secret\n", 0o644);
+    let seen = rt.container(&bundle).run().fails();
+    assert_eq!(seen.out(), "0");
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+}
+
+fn masked_paths_that_do_not_exist_are_fine(rt: &Runtime) {
+    rt.sh("test ! -e /not/there", |config| {
+        push(config, "/linux/maskedPaths", json!("/not/there"));
+        push(config, "/linux/maskedPaths", json!("/proc/not-there"));
+    })
+    .ok();
+}
+
+fn readonly_paths_cannot_be_written(rt: &Runtime) {
+    let bundle = rt.script("touch /data/sub/new; echo text > /data/file; echo 1 > /proc/sys/net/ipv4/ip_forward; touch /etc/new && echo etc")
+        .edit(|config| {
+            push(config, "/linux/readonlyPaths", json!("/data/sub"));
+            push(config, "/linux/readonlyPaths", json!("/data/file"));
+        });
+    bundle.file("data/sub/old", "", 0o644);
+    bundle.file("data/file", "old\n", 0o644);
+    let seen = rt.container(&bundle).run().ok();
+    assert_eq!(seen.out(), "etc");
+    assert_eq!(seen.stderr.matches("Read-only file system").count(), 3, "{seen}");
+}
+
+fn readonly_paths_that_do_not_exist_are_fine(rt: &Runtime) {
+    rt.sh("true", |config| push(config, "/linux/readonlyPaths", json!("/not/there"))).ok();
+}
+
+fn files_of_proc_that_lxcfs_replaces_may_be_bound_over(rt: &Runtime) {
+    let file = format!("{}/file", source(rt, "source"));
+    let files =
+        ["/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/loadavg", "/proc/diskstats"];
+    let seen = rt.sh(&format!("cat {}", files.join(" ")), |config| {
+        for to in files {
+            add_mount(config, to, "bind", &file, &["bind", "ro"]);
+        }
+    });
+    assert_eq!(seen.ok().stdout, "of the host\n".repeat(files.len()));
+}
+
+fn no_pivot_works(rt: &Runtime) {
+    let bundle = rt.script("cat /etc/passwd; ls -d /bin /proc/self");
+    let seen = rt.container(&bundle).run_with(&["--no-pivot"]).ok();
+    assert!(seen.stdout.starts_with("root:x:0:0:root:/root:/bin/sh\nuser:"), "{seen}");
+    assert!(seen.stdout.ends_with("/bin\n/proc/self\n"), "{seen}");
+}
+
+fn a_relative_destination_is_below_the_root(rt: &Runtime) {
+    let (c, _bundle) = with_mount(rt, "data", "tmpfs", "tmpfs", &[]);
+    assert_eq!(at(&c.mounts(), "/data").kind, "tmpfs");
+}
+
+fn access_times_are_as_asked(rt: &Runtime) {
+    let bundle = rt.sleeper().edit(|config| {
+        for (to, option) in
+            [("/a", "noatime"), ("/b", "relatime"), ("/c", "strictatime"), ("/d", "nodiratime")]
+        {
+            add_mount(config, to, "tmpfs", "tmpfs", &[option]);
+        }
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    assert!(at(&mounts, "/a").has("noatime"));
+    assert!(at(&mounts, "/b").has("relatime"));
+    assert!(!at(&mounts, "/c").has("relatime") && !at(&mounts, "/c").has("noatime"));
+    assert!(at(&mounts, "/d").has("nodiratime"));
+}
+
+fn a_mount_of_no_type_with_bind_is_a_bind(rt: &Runtime) {
+    let source = source(rt, "source");
+    let seen = rt.sh("cat /data/file", |config: &mut Value| {
+        push(config, "/mounts", json!({ "destination": "/data", "source": source, "options": ["rbind"] }));
+    });
+    assert_eq!(seen.ok().out(), "of the host");
+}
+
+fn many_mounts_work(rt: &Runtime) {
+    let source = source(rt, "source");
+    let seen = rt.sh("grep -c ' /many/' /proc/self/mountinfo", |config| {
+        for index in 0..300 {
+            add_mount(config, &format!("/many/{index}"), "bind", &source, &["bind", "ro"]);
+        }
+    });
+    assert_eq!(seen.ok().out(), "300");
+}

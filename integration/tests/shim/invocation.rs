@@ -1,0 +1,280 @@
+//! The shim's own command line, called as containerd calls it, and the process that it leaves to serve.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use coracle_integration::command::eventually;
+use coracle_integration::engine::bench::{Bench, Check};
+use coracle_integration::engine::by_hand::ByHand;
+use coracle_integration::engine::shim::Shim;
+use coracle_integration::engine::task::{Any, Deleted, OPTIONS, Options, Tasks};
+use coracle_integration::{host, leftovers, named};
+use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+pub fn checks() -> Vec<(&'static str, Check)> {
+    named![
+        the_version_is_printed,
+        start_prints_an_address_and_nothing_else,
+        start_twice_gives_one_shim,
+        start_replaces_a_socket_that_nobody_serves,
+        delete_cleans_up_after_a_killed_shim,
+        delete_of_what_was_never_made_is_no_error,
+        a_shim_is_the_first_to_go_when_memory_is_short,
+        shim_cgroup_is_joined,
+        an_unknown_action_is_an_error,
+    ]
+}
+
+pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
+    named![
+        info_tells_what_the_runtime_can,
+        start_answers_bootstrap_params_with_version_3,
+        start_takes_options_for_what_they_are,
+        both_versions_of_the_service_are_served,
+        a_shim_has_one_thread,
+        a_dump_of_the_state_ends_nothing,
+        delete_tells_the_exit_status_that_a_killed_shim_knew,
+    ]
+}
+
+fn socket(address: &str) -> &Path {
+    Path::new(address.strip_prefix("unix://").expect("a unix socket"))
+}
+
+fn the_version_is_printed(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let mut command = Command::new(hand.program());
+    command.arg("-v");
+    let printed = coracle_integration::command::run(command).ok();
+    assert!(printed.stdout.contains("Version"), "{printed}");
+}
+
+fn an_unknown_action_is_an_error(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    hand.call(&["--no-such-flag"], &[]).fails();
+}
+
+fn start_prints_an_address_and_nothing_else(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let address = hand.start(&[]);
+    let socket = socket(&address);
+    let metadata = fs::symlink_metadata(socket).expect("the socket is there");
+    assert_eq!((metadata.uid(), metadata.permissions().mode() & 0o777), (0, 0o600), "{address}");
+    let who = hand.tasks(&address).who(&hand.id).expect("Connect");
+    assert!(hand.shims().iter().any(|(pid, _)| *pid == who.shim_pid.cast_signed()), "{who:?}");
+    hand.tasks(&address).shutdown(&hand.id).expect("Shutdown");
+    assert!(eventually(|| hand.shims().is_empty()), "{:?}", hand.shims());
+    assert!(eventually(|| !socket.exists()), "{address}");
+}
+
+fn start_twice_gives_one_shim(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    assert_eq!(hand.start(&[]), hand.start(&[]));
+    assert_eq!(hand.shims().len(), 1);
+}
+
+fn start_replaces_a_socket_that_nobody_serves(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let address = hand.start(&[]);
+    hand.kill_shim();
+    assert!(socket(&address).exists(), "nobody could remove it");
+    assert_eq!(hand.start(&[]), address);
+    hand.tasks(&address).who(&hand.id).expect("Connect");
+}
+
+fn delete_cleans_up_after_a_killed_shim(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let shared = Shim::shared(bench);
+    let address = hand.start(&[]);
+    let pid = hand.run(&hand.tasks(&address), &shared, &["sleep", "1000"]);
+    hand.kill_shim();
+    let answer = hand.delete();
+    let deleted = Deleted::decode(&*answer).expect("DeleteResponse");
+    assert_eq!(deleted.exit_status, 137, "{deleted:?}");
+    assert!(!host::is_alive(pid), "its process is still there");
+    assert!(leftovers::cgroups(&hand.id).is_empty(), "{:?}", leftovers::cgroups(&hand.id));
+    assert!(host::mounts_below(&hand.bundle()).is_empty(), "{:?}", host::mounts_below(&hand.bundle()));
+    let state = Path::new("/run/containerd/runc").join(bench.engine.namespace()).join(&*hand.id);
+    assert!(!state.exists(), "{}", state.display());
+}
+
+fn delete_of_what_was_never_made_is_no_error(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    hand.delete();
+}
+
+fn a_shim_is_the_first_to_go_when_memory_is_short(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let score = |pid: i32| -> i32 {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("the process is there");
+        text.trim().parse().expect("a number")
+    };
+    let daemon = bench.engine.pid().expect("the daemon runs");
+    assert_eq!(score(shim.pid()), score(daemon) + 1);
+}
+
+fn shim_cgroup_is_joined(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let cgroup = format!("/{}/{}-shim", bench.engine.namespace(), &*hand.id);
+    let directory = host::v1_hierarchy("memory").expect("a memory hierarchy").join(&cgroup[1..]);
+    // containerd's own shim joins what is there.
+    let controllers = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio", "cpuset"];
+    for hierarchy in controllers.into_iter().filter_map(host::v1_hierarchy) {
+        let mut made = hierarchy.clone();
+        for name in cgroup[1..].split('/') {
+            let above = made.clone();
+            made.push(name);
+            fs::create_dir_all(&made).expect("making a cgroup");
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(set) = fs::read(above.join(file)) {
+                    fs::write(made.join(file), set).expect("a cpuset takes what the one above has");
+                }
+            }
+        }
+    }
+    let options = Any::of(OPTIONS, &Options { shim_cgroup: cgroup, ..Options::default() });
+    let address = hand.start(&options.encode_to_vec());
+    let pid = hand.tasks(&address).who(&hand.id).expect("Connect").shim_pid;
+    let members = fs::read_to_string(directory.join("cgroup.procs")).expect("the cgroup is there");
+    assert!(members.lines().any(|line| line == pid.to_string()), "{pid} is not in {}", directory.display());
+    hand.kill_shim();
+    leftovers::remove(&[format!("{}-shim", &*hand.id)], "no-such-mark", Path::new("/nowhere"));
+}
+
+/// `containerd.types.RuntimeInfo`, as far as it is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeInfo {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    version: Option<RuntimeVersion>,
+    #[prost(message, optional, tag = "4")]
+    features: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct RuntimeVersion {
+    #[prost(string, tag = "1")]
+    version: String,
+}
+
+fn info_tells_what_the_runtime_can(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let info = RuntimeInfo::decode(&*hand.bytes(&["-info"], &[])).expect("RuntimeInfo");
+    assert_eq!(info.name, "io.containerd.coracle.v2");
+    assert!(info.version.is_some_and(|version| !version.version.is_empty()));
+    let features = info.features.expect("features");
+    assert_eq!(features.type_url, "types.containerd.io/opencontainers/runtime-spec/1/features/Features");
+    let features: Value = serde_json::from_slice(&features.value).expect("features are JSON");
+    assert!(
+        features["ociVersionMax"].as_str().is_some_and(|version| version.starts_with("1.")),
+        "{features}"
+    );
+}
+
+/// `containerd.runtime.bootstrap.v1.BootstrapParams`, as far as it is needed.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct BootstrapParams {
+    #[prost(string, tag = "1")]
+    instance_id: String,
+    #[prost(string, tag = "2")]
+    namespace: String,
+    #[prost(string, tag = "4")]
+    containerd_version: String,
+    #[prost(string, tag = "5")]
+    containerd_ttrpc_address: String,
+    #[prost(string, tag = "6")]
+    containerd_grpc_address: String,
+}
+
+/// `containerd.runtime.bootstrap.v1.BootstrapResult`, as far as it is looked at.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct BootstrapResult {
+    #[prost(int32, tag = "1")]
+    version: i32,
+    #[prost(string, tag = "2")]
+    address: String,
+    #[prost(string, tag = "3")]
+    protocol: String,
+}
+
+/// The version, the address and the protocol in an answer in any of the forms that containerd reads.
+#[track_caller]
+fn answer(bytes: &[u8]) -> (i64, String, String) {
+    if let Ok(json) = serde_json::from_slice::<Value>(bytes) {
+        let text = |field: &str| json[field].as_str().unwrap_or_default().to_owned();
+        return (json["version"].as_i64().expect("a version"), text("address"), text("protocol"));
+    }
+    if bytes.starts_with(b"unix://") {
+        return (2, String::from_utf8_lossy(bytes).into_owned(), "ttrpc".to_owned());
+    }
+    let result = BootstrapResult::decode(bytes).expect("an answer");
+    (result.version.into(), result.address, result.protocol)
+}
+
+fn start_answers_bootstrap_params_with_version_3(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let engine = bench.engine;
+    let params = BootstrapParams {
+        instance_id: hand.id.to_string(),
+        namespace: engine.namespace().to_owned(),
+        containerd_version: "2.3.0".into(),
+        containerd_ttrpc_address: engine.path("sock.ttrpc").display().to_string(),
+        containerd_grpc_address: engine.path("sock").display().to_string(),
+    };
+    let (version, address, protocol) = answer(&hand.bytes(&["start"], &params.encode_to_vec()));
+    assert_eq!((version, protocol.as_str()), (3, "ttrpc"));
+    Tasks::connect(&address, 3).who(&hand.id).expect("Connect");
+}
+
+fn start_takes_options_for_what_they_are(bench: &Bench) {
+    // By the encoding alone these could be BootstrapParams for an instance with the name of the type.
+    let hand = ByHand::new(bench);
+    let options = Any::of(OPTIONS, &Options { no_new_keyring: true, ..Options::default() });
+    let (version, address, protocol) = answer(&hand.bytes(&["start"], &options.encode_to_vec()));
+    assert_eq!((version, protocol.as_str()), (2, "ttrpc"));
+    Tasks::connect(&address, 2).who(&hand.id).expect("Connect");
+}
+
+fn both_versions_of_the_service_are_served(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    for version in [2, 3] {
+        let tasks = Tasks::connect(&shim.address, version);
+        assert_eq!(tasks.who(shim.anchor()).expect("Connect").shim_pid.cast_signed(), shim.pid());
+    }
+}
+
+fn a_shim_has_one_thread(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping();
+    assert_eq!(hand.exec_to_end("one", &["true"]).0, 0);
+    let threads = fs::read_dir(format!("/proc/{}/task", shim.pid())).expect("the shim is there").count();
+    assert_eq!(threads, 1);
+    hand.end();
+}
+
+fn a_dump_of_the_state_ends_nothing(bench: &Bench) {
+    let shim = Shim::own(bench);
+    let pid = shim.pid();
+    kill_process(Pid::from_raw(pid).expect("a pid"), Signal::USR1).expect("signalling the shim");
+    let told = || bench.engine.log().contains(&**shim.anchor());
+    assert!(eventually(told), "nothing about {} in the daemon's log", &**shim.anchor());
+    assert_eq!(shim.pid(), pid);
+    shim.anchor().end();
+}
+
+fn delete_tells_the_exit_status_that_a_killed_shim_knew(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let shared = Shim::shared(bench);
+    let address = hand.start(&[]);
+    let tasks = hand.tasks(&address);
+    hand.run(&tasks, &shared, &["sh", "-c", "exit 23"]);
+    assert_eq!(tasks.wait(&hand.id, "").map(|end| end.exit_status), Ok(23));
+    hand.kill_shim();
+    let answer = hand.delete();
+    assert_eq!(Deleted::decode(&*answer).expect("DeleteResponse").exit_status, 23);
+}

@@ -1,0 +1,158 @@
+//! The same bundles with a user namespace under runc 1.3 and under the runtime under test: what the process sees, and what
+//! the host finds afterwards, must be the same. Every difference that is meant is named here, with the reason.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use coracle_integration::bundle::{add_mount, grant, push, without_namespace};
+use coracle_integration::host::parse_mounts;
+use coracle_integration::{Checked, Runtime, skip, trial_without_runtime};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::common::{BASE, script};
+
+type Edit = fn(&mut Value, &Path);
+
+/// Each is given the configuration, and a directory of the host with a file of 5:6.
+const CASES: [(&str, Edit); 11] = [
+    ("the_default_bundle", |_, _| ()),
+    ("an_ordinary_user", |config, _| {
+        config["process"]["user"] =
+            json!({ "uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o077 });
+    }),
+    ("many_capabilities", |config, _| {
+        grant(config, &["CAP_CHOWN", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN"]);
+        config["process"]["noNewPrivileges"] = json!(false);
+    }),
+    ("limits_and_a_score", |config, _| {
+        config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }]);
+        config["process"]["oomScoreAdj"] = json!(123);
+    }),
+    ("several_ranges", |config, _| {
+        for list in ["uidMappings", "gidMappings"] {
+            config["linux"][list] = json!([
+                { "containerID": 0, "hostID": BASE, "size": 10 },
+                { "containerID": 10, "hostID": 400_000, "size": 2000 },
+            ]);
+        }
+    }),
+    ("a_bind_mount", |config, source| {
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind", "ro"])
+    }),
+    ("a_bind_mount_with_the_containers_ids", |config, source| {
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["bind", "idmap"]);
+    }),
+    ("a_bind_mount_with_ids_of_its_own", |config, source| {
+        let mapping = json!([{ "containerID": 0, "hostID": BASE + 100, "size": 1000 }]);
+        let mount = json!({ "destination": "/mnt", "type": "bind", "source": source, "options": ["bind"],
+            "uidMappings": mapping, "gidMappings": mapping });
+        push(config, "/mounts", mount);
+    }),
+    ("a_bind_mount_with_ids_below_it_too", |config, source| {
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind", "ridmap"]);
+    }),
+    ("without_names_of_its_own", |config, _| {
+        without_namespace(config, "uts");
+        config.as_object_mut().expect("an object").remove("hostname");
+    }),
+    ("a_readonly_root", |config, _| config["root"]["readonly"] = json!(true)),
+];
+
+pub fn tests() -> Vec<Trial> {
+    let trial = |&(name, edit): &(&str, Edit)| {
+        trial_without_runtime(format!("as_runc_does_with_{name}"), move || compare(edit))
+    };
+    CASES.iter().map(trial).collect()
+}
+
+const PROBE: &str = r"
+section() { echo == $1; }
+section mounts; cat /proc/self/mountinfo
+section status; grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Umask)' /proc/self/status
+section maps; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups
+section limits; cat /proc/self/limits /proc/self/oom_score_adj
+section devices; for f in null zero full random urandom tty console ptmx fd; do stat -c '%n %F %t:%T %a %u:%g' /dev/$f; done
+section owners; stat -c '%n %a %u:%g' / /proc /sys /dev /dev/shm /dev/pts /tmp /mnt /mnt/file
+section writing; touch /mnt/new && stat -c '%u:%g' /mnt/new
+section names; hostname; pwd
+section end
+";
+
+/// What one runtime's container sees, in sections, and who owns on the host what it has written.
+fn probe(rt: &Runtime, edit: Edit) -> Vec<String> {
+    let source = rt.scratch("source");
+    fs::create_dir_all(&source).expect("making a directory");
+    fs::write(source.join("file"), "").expect("writing a file");
+    chown(source.join("file"), Some(5), Some(6)).expect("chown");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).expect("chmod");
+    let bundle = script(rt, PROBE, |config| edit(config, &source));
+    fs::create_dir_all(bundle.rootfs("/mnt")).expect("making a directory");
+    let ran = rt.container(&bundle).run();
+    let mut section = String::new();
+    let mut seen = Vec::new();
+    let mut mounts = String::new();
+    for line in ran.stdout.lines() {
+        match line.strip_prefix("== ") {
+            Some(name) => name.clone_into(&mut section),
+            None if section == "mounts" => mounts += &format!("{line}\n"),
+            None => seen.push(format!("{section}: {line}")),
+        }
+    }
+    assert_eq!(section, "end", "the probe did not come to its end: {ran}");
+    seen.extend(parse_mounts(&mounts).iter().filter_map(|mount| describe(mount, rt)));
+    for place in [source.join("new"), bundle.rootfs("/mnt/new")] {
+        if let Ok(found) = fs::metadata(&place) {
+            let name = if place.starts_with(&source) { "source" } else { "rootfs" };
+            seen.push(format!("on the host: new in the {name} is of {}:{}", found.uid(), found.gid()));
+        }
+    }
+    seen
+}
+
+fn describe(mount: &coracle_integration::host::Mount, rt: &Runtime) -> Option<String> {
+    let is_masked = mount.target.starts_with("/proc/") || mount.target.starts_with("/sys/firmware");
+    if is_masked && mount.kind == "tmpfs" {
+        // Masked directories: one empty filesystem for all, or one for each.
+        return Some(format!("mount: {} is masked", mount.target));
+    }
+    let scratch = rt.scratch("").to_string_lossy().trim_end_matches('/').to_owned();
+    let mut options = mount.options.clone();
+    options.sort_unstable();
+    let mut of_file_system = mount.super_options.clone();
+    of_file_system.sort_unstable();
+    if mount.target == "/sys/fs/cgroup" && mount.kind == "tmpfs" {
+        // runc leaves the tmpfs that holds the v1 hierarchies writable although `ro` was asked for.
+        options.retain(|option| option != "ro" && option != "rw");
+    }
+    let tags: Vec<&str> = mount.propagation.iter().filter_map(|tag| tag.split(':').next()).collect();
+    let root = mount.root.replace(&scratch, "SCRATCH").replace(rt.mark(), "MARK");
+    let root = if mount.kind == "cgroup" { String::new() } else { root };
+    Some(format!(
+        "mount: {} {} {root} {} {} {tags:?}",
+        mount.target,
+        mount.kind,
+        options.join(","),
+        of_file_system.join(",")
+    ))
+}
+
+fn compare(edit: Edit) -> Checked {
+    let Some(runc) = Runtime::peer("runc") else {
+        return skip("no runc 1.3 here: integration/peers/fetch brings it");
+    };
+    let (yardstick, tested) = (Runtime::at(runc), Runtime::under_test());
+    let (expected, seen) = (probe(&yardstick, edit), probe(&tested, edit));
+    let missing = expected.iter().filter(|line| !seen.contains(line)).map(|line| format!("- {line}"));
+    let added = seen.iter().filter(|line| !expected.contains(line)).map(|line| format!("+ {line}"));
+    let differences: Vec<String> = missing.chain(added).collect();
+    assert!(
+        differences.is_empty(),
+        "runc (-) and the runtime under test (+) differ:\n{}",
+        differences.join("\n")
+    );
+    yardstick.finish().expect("runc leaves nothing behind");
+    tested.finish().expect("nothing is left behind");
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Devices, proc, sysfs and bind mounts of a container with a user namespace.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+
+use coracle_integration::bundle::{add_mount, grant, without_namespace};
+use coracle_integration::{Checked, Runtime, tests};
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use serde_json::json;
+
+use crate::common::{script, sh};
+
+pub fn tests() -> Vec<Trial> {
+    tests![
+        the_default_devices_are_the_hosts_and_work,
+        a_device_that_the_host_lacks_is_told,
+        the_hosts_sysfs_is_read_only_with_the_hosts_network,
+        the_hosts_proc_is_read_only_with_the_hosts_pids,
+        a_source_that_only_the_hosts_root_reaches_is_bound,
+        a_rootfs_that_only_the_hosts_root_reaches_is_entered,
+        what_is_read_only_on_the_host_stays_so,
+        clearing_a_locked_flag_is_refused_at_its_mount,
+    ]
+}
+
+fn the_default_devices_are_the_hosts_and_work(rt: &Runtime) {
+    let seen = sh(
+        rt,
+        "echo lost > /dev/null; head -c 4 /dev/zero | od -An -tx1; stat -c %t:%T /dev/null /dev/full /dev/urandom",
+        |_| (),
+    )
+    .ok();
+    let words: Vec<_> = seen.stdout.split_whitespace().collect();
+    assert_eq!(words, ["00", "00", "00", "00", "1:3", "1:7", "1:9"]);
+}
+
+fn a_device_that_the_host_lacks_is_told(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let device = json!([{ "path": "/dev/coracle-none", "type": "c", "major": 1, "minor": 3 }]);
+    sh(rt, "true", |config| config["linux"]["devices"] = device)
+        .fails_with("/dev/coracle-none")
+        .fails_with("linux.devices[0]");
+    // /dev/zero is 1:5 on the host.
+    let device = json!([{ "path": "/dev/zero", "type": "c", "major": 1, "minor": 3 }]);
+    sh(rt, "true", |config| config["linux"]["devices"] = device)
+        .fails_with("is not the device 1:3")
+        .fails_with("linux.devices[0]");
+    Ok(())
+}
+
+fn the_hosts_sysfs_is_read_only_with_the_hosts_network(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 refuses it")?;
+    let seen = sh(rt, "ls /sys/class/net | grep -x lo; grep ' /sys ' /proc/mounts; mkdir /sys/x", |config| {
+        without_namespace(config, "network");
+    })
+    .fails();
+    let options = seen.lines().get(1).and_then(|line| line.split(' ').nth(3)).unwrap_or_default().to_owned();
+    assert_eq!(seen.lines().first(), Some(&"lo"), "{seen}");
+    assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{seen}");
+    Ok(())
+}
+
+fn the_hosts_proc_is_read_only_with_the_hosts_pids(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 refuses it")?;
+    let seen = sh(rt, "test -d /proc/1 && grep ' /proc ' /proc/mounts", |config| {
+        without_namespace(config, "pid");
+    })
+    .ok();
+    assert!(seen.out().starts_with("proc /proc proc ro,"), "{seen}");
+    Ok(())
+}
+
+/// A directory with a file, behind one that only the host's root may enter.
+fn locked_away(rt: &Runtime) -> PathBuf {
+    let closed = rt.scratch("closed");
+    let inside = closed.join("inside");
+    fs::create_dir_all(&inside).expect("making a directory");
+    fs::write(inside.join("file"), "text\n").expect("writing a file");
+    chown(&closed, Some(4321), Some(4321)).expect("chown");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+    inside
+}
+
+fn a_source_that_only_the_hosts_root_reaches_is_bound(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 opens sources without the host's power")?;
+    let source = locked_away(rt);
+    let seen = sh(rt, "cat /mnt/file", |config| {
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind"]);
+    });
+    assert_eq!(seen.ok().out(), "text");
+    Ok(())
+}
+
+fn a_rootfs_that_only_the_hosts_root_reaches_is_entered(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc needs the way to the rootfs to be open")?;
+    let bundle = script(rt, "echo inside", |_| ());
+    fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
+    assert_eq!(rt.container(&bundle).run().ok().out(), "inside");
+    Ok(())
+}
+
+/// A tmpfs on the host, read-only and without devices.
+fn read_only_tmpfs(rt: &Runtime) -> PathBuf {
+    let path = rt.own("read-only");
+    fs::create_dir_all(&path).expect("making a directory");
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(Some("none"), &path, Some("tmpfs"), flags, None::<&str>).expect("mounting a tmpfs");
+    path
+}
+
+fn what_is_read_only_on_the_host_stays_so(rt: &Runtime) {
+    let source = read_only_tmpfs(rt);
+    let seen = sh(rt, "mount -o remount,bind,rw /mnt || grep ' /mnt ' /proc/mounts", |config| {
+        grant(config, &["CAP_SYS_ADMIN"]);
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["bind", "nosuid"]);
+    })
+    .ok();
+    assert!(seen.out().starts_with("none /mnt tmpfs ro,nosuid,nodev,"), "{seen}");
+}
+
+fn clearing_a_locked_flag_is_refused_at_its_mount(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 keeps the flag silently")?;
+    let source = read_only_tmpfs(rt);
+    sh(rt, "true", |config| {
+        config["mounts"] = json!([]);
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["bind", "rw"]);
+    })
+    .fails_with("mounts[0]")
+    .fails_with("the source carries ro from outside of the user namespace: locked");
+    Ok(())
+}

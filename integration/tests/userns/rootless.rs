@@ -1,0 +1,190 @@
+//! The runtime in the hands of an ordinary user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use coracle_integration::command::{Finished, run};
+use coracle_integration::{Checked, Runtime, host, skip, tests};
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+
+use crate::common::{BASE, COUNT, give};
+
+pub fn tests() -> Vec<Trial> {
+    tests![
+        a_user_runs_the_rootless_starter,
+        a_user_drives_the_whole_lifecycle,
+        a_user_maps_subordinate_ids,
+        a_user_is_told_of_ranges_that_are_not_its_own,
+        a_user_is_told_of_missing_helpers,
+        a_user_cannot_have_groups_it_gave_up,
+        a_user_cannot_map_the_ids_of_a_mount,
+    ]
+}
+
+/// The user of the rootless tests; it needs no entry anywhere but for subordinate ids.
+const USER: u32 = 4242;
+
+const NAME: &str = "coracle-user";
+
+/// A directory of the user's with a bundle and a copy of the runtime, and a shell there as the user.
+struct Rootless<'r> {
+    rt: &'r Runtime,
+    directory: PathBuf,
+}
+
+impl<'r> Rootless<'r> {
+    fn new(rt: &'r Runtime) -> Self {
+        let bundle = rt.script("id -u; cat /proc/self/setgroups");
+        let directory = bundle.path().to_owned();
+        fs::create_dir_all(directory.join("run")).expect("making a directory");
+        fs::copy(rt.binary(), directory.join("runtime")).expect("copying the runtime");
+        give(&directory, USER);
+        Self { rt, directory }
+    }
+
+    /// Replaces config.json by the runtime's own starter, edited.
+    fn starter(&self, edit: impl FnOnce(&mut Value)) {
+        let config = self.directory.join("config.json");
+        fs::remove_file(&config).expect("removing config.json");
+        self.sh("./runtime spec --rootless").ok();
+        let mut value: Value =
+            serde_json::from_slice(&fs::read(&config).expect("reading config.json")).expect("JSON");
+        value["process"]["terminal"] = json!(false);
+        value["process"]["args"] = json!(["sh", "-c", "id -u; cat /proc/self/setgroups"]);
+        edit(&mut value);
+        fs::write(config, value.to_string()).expect("writing config.json");
+    }
+
+    fn sh(&self, script: &str) -> Finished {
+        let mut command = Command::new("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-ec", script]);
+        command.current_dir(&self.directory).env("XDG_RUNTIME_DIR", self.directory.join("run"));
+        run(command)
+    }
+
+    fn id(&self) -> String {
+        format!("{}-rootless", self.rt.mark())
+    }
+}
+
+/// Gives the user a name and subordinate ids, in the private mount namespace of the tests.
+fn subordinate_ids(rt: &Runtime) -> Checked {
+    static ONCE: Mutex<bool> = Mutex::new(false);
+    if host::program("newuidmap").is_none() {
+        return skip("no newuidmap here (package uidmap)");
+    }
+    let mut done = ONCE.lock().expect("no test panics in here");
+    if std::mem::replace(&mut *done, true) {
+        return Ok(());
+    }
+    for (file, line) in [
+        ("passwd", format!("{NAME}:x:{USER}:{USER}::/tmp:/bin/sh")),
+        ("group", format!("{NAME}:x:{USER}:")),
+        ("subuid", format!("{NAME}:{BASE}:{COUNT}")),
+        ("subgid", format!("{NAME}:{BASE}:{COUNT}")),
+    ] {
+        let path = format!("/etc/{file}");
+        let own = rt.own(file);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if !Path::new(&path).exists() {
+            return skip(format!("no {path} here"));
+        }
+        fs::write(&own, format!("{text}{line}\n")).expect("writing a file");
+        mount(Some(&own), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind mount");
+    }
+    Ok(())
+}
+
+fn a_user_runs_the_rootless_starter(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    user.starter(|_| ());
+    let seen = user.sh(&format!("./runtime run {}", user.id())).ok();
+    assert_eq!(seen.lines(), ["0", "deny"]);
+}
+
+fn a_user_drives_the_whole_lifecycle(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        config["process"]["args"] = json!(["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done"]);
+        config["process"]["oomScoreAdj"] = json!(44);
+    });
+    let id = user.id();
+    let seen = user
+        .sh(&format!(
+            "./runtime create {id} >log 2>&1; ./runtime start {id}; ./runtime exec {id} id -u; \
+             ./runtime exec {id} cat /proc/self/oom_score_adj; ./runtime state {id} | grep -o running; \
+             ./runtime kill {id} TERM; until ./runtime state {id} | grep -q stopped; do sleep 0.1; done; \
+             ./runtime delete {id}; ./runtime list --quiet"
+        ))
+        .ok();
+    assert_eq!(seen.lines(), ["0", "44", "running"]);
+}
+
+fn multiple(config: &mut Value, size: u32) {
+    for list in ["uidMappings", "gidMappings"] {
+        config["linux"][list] = json!([
+            { "containerID": 0, "hostID": USER, "size": 1 },
+            { "containerID": 1, "hostID": BASE, "size": size },
+        ]);
+    }
+}
+
+fn a_user_maps_subordinate_ids(rt: &Runtime) -> Checked {
+    subordinate_ids(rt)?;
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        multiple(config, 1000);
+        config["process"]["user"] = json!({ "uid": 5, "gid": 6, "additionalGids": [7] });
+        config["process"]["args"] = json!(["sh", "-c", "id -u; id -G"]);
+    });
+    assert_eq!(user.sh(&format!("./runtime run {}", user.id())).ok().lines(), ["5", "6 7"]);
+    Ok(())
+}
+
+fn a_user_is_told_of_ranges_that_are_not_its_own(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    subordinate_ids(rt)?;
+    let user = Rootless::new(rt);
+    user.starter(|config| multiple(config, COUNT + 1));
+    user.sh(&format!("./runtime run {}", user.id()))
+        .fails_with("linux.uidMappings")
+        .fails_with("/etc/subuid");
+    Ok(())
+}
+
+fn a_user_is_told_of_missing_helpers(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let user = Rootless::new(rt);
+    user.starter(|config| multiple(config, 1000));
+    user.sh(&format!("PATH=/nowhere ./runtime run {}", user.id()))
+        .fails_with("newuidmap")
+        .fails_with("package uidmap");
+    Ok(())
+}
+
+fn a_user_cannot_have_groups_it_gave_up(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let user = Rootless::new(rt);
+    user.starter(|config| config["process"]["user"]["additionalGids"] = json!([0]));
+    user.sh(&format!("./runtime run {}", user.id())).fails_with("process.user.additionalGids");
+    Ok(())
+}
+
+fn a_user_cannot_map_the_ids_of_a_mount(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        let mount =
+            json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["idmap"] });
+        config["mounts"] = json!([mount]);
+    });
+    user.sh(&format!("./runtime run {}", user.id()))
+        .fails_with("mounts[0]")
+        .fails_with("an id-mapped mount needs CAP_SYS_ADMIN on the host");
+    Ok(())
+}
