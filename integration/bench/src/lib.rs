@@ -1,0 +1,3 @@
+//! What the benchmark and its launcher share: the start of processes and the wait for them.
+
+pub mod sys;
