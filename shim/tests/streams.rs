@@ -382,7 +382,7 @@ fn a_logger_gets_both_outputs_and_its_environment(place: &Place) -> Outcome {
     let log = place.text("log");
     let logger = place.script(
         "logger",
-        r#"echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1 $2" >"$2"; ls /proc/$$/fd | wc -l >>"$2"; exec 5>&-
+        r#"echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1 $2" >"$2"; ls /proc/$$/fd >"$2.fds"; wc -l <"$2.fds" >>"$2"; exec 5>&-
            cat <&3 >>"$2"; cat <&4 >>"$2""#,
     )?;
     place.block_on(async {
@@ -474,10 +474,11 @@ fn terminal() -> Result<(OwnedFd, OwnedFd), Failed> {
     Ok((master, slave))
 }
 
-/// Runs a script on the terminal, in a session of its own.
+/// Runs a script on the terminal, in a session of its own. These tests may run below nohup(1), which would make it deaf
+/// to a hang-up.
 fn run_on(terminal: OwnedFd, script: &str) -> Result<Child, Failed> {
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", "sh", "-c", script]);
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", "setsid", "--ctty", "sh", "-c", script]);
     let copy = terminal.try_clone()?;
     Ok(command.stdin(copy.try_clone()?).stdout(copy).stderr(terminal).spawn()?)
 }
