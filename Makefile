@@ -110,7 +110,8 @@ bench: build ## Measure against crun, runc and the bare system calls (root); BEN
 		-p coracle-floor
 	@$(CARGO) build --release --locked --target-dir $(TARGET_DIR) --manifest-path integration/bench/Cargo.toml \
 		-p coracle-bench
-	@$(RELEASE)/coracle-bench --coracle $(BINARY) $(BENCH_FLAGS)
+	@. integration/cache.bash; CORACLE_PEERS=$${CORACLE_PEERS:-$$cache_home/coracle-peers} \
+		$(RELEASE)/coracle-bench --coracle $(BINARY) $(BENCH_FLAGS)
 	@$(MAKE) bench-seccomp bench-shim
 
 bench-guest: build ## Measure against crun and runc in the guest machine, by cgroupfs and systemd (root)

@@ -74,10 +74,8 @@ macro_rules! checks {
 
 /// The folder `name` of what the scripts in `integration/peers` have unpacked; an error when it is not complete.
 pub fn unpacked(name: &str, script: &str) -> Result<PathBuf, String> {
-    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let engines =
-        std::env::var_os("CORACLE_ENGINES").map_or_else(|| cache.join("coracle-engines"), PathBuf::from);
+    let engines = std::env::var_os("CORACLE_ENGINES")
+        .map_or_else(|| host::cache_home().join("coracle-engines"), PathBuf::from);
     let folder = engines.join(name);
     if folder.join(".complete").is_file() {
         return Ok(folder);

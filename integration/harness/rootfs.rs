@@ -98,12 +98,10 @@ pub fn docker_archive_of(file: &Path, name: &str, command_of_image: &[&str]) {
     place::remove_tree(&directory).expect("removing what the archive was made of");
 }
 
-/// A Debian root filesystem by debootstrap, made once and kept in `~/.cache/coracle-tests`. It is shared: whoever
+/// A Debian root filesystem by debootstrap, made once and kept in `coracle-tests` of the cache. It is shared: whoever
 /// writes to it lays an overlay over it.
 pub fn debian(suite: &str) -> Result<PathBuf, String> {
-    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let cache = cache.join("coracle-tests");
+    let cache = host::cache_home().join("coracle-tests");
     fs::create_dir_all(&cache).map_err(|error| format!("making {}: {error}", cache.display()))?;
     let lock = fs::File::create(cache.join("lock")).map_err(|error| format!("locking the cache: {error}"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|error| error.to_string())?;

@@ -75,10 +75,8 @@ impl Runtime {
 
     /// The newest release of a peer (`runc`, `crun`), if `integration/peers/fetch` has brought it.
     pub fn peer(name: &str) -> Option<PathBuf> {
-        let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-        let peers =
-            std::env::var_os("CORACLE_PEERS").map_or_else(|| cache.join("coracle-peers"), PathBuf::from);
+        let peers = std::env::var_os("CORACLE_PEERS")
+            .map_or_else(|| host::cache_home().join("coracle-peers"), PathBuf::from);
         let binary = peers.join("bin").join(name);
         binary.is_file().then_some(binary)
     }

@@ -43,7 +43,7 @@ struct Options {
     /// Also measure the floor with these options, for instance "--serial"; may be repeated
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     floor_variant: Vec<String>,
-    /// The folder of the peers [default: $CORACLE_PEERS, then $XDG_CACHE_HOME/coracle-peers]
+    /// The folder of the peers [default: $CORACLE_PEERS]
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
     /// Another OCI runtime to measure; may be repeated
@@ -218,9 +218,7 @@ fn peers_folder(options: &Options) -> Result<PathBuf, String> {
         .peers
         .clone()
         .or_else(|| std::env::var_os("CORACLE_PEERS").map(PathBuf::from))
-        .or_else(|| Some(PathBuf::from(std::env::var_os("XDG_CACHE_HOME")?).join("coracle-peers")))
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/coracle-peers")))
-        .ok_or("no folder of peers: set CORACLE_PEERS")?;
+        .ok_or("no folder of peers: set CORACLE_PEERS to where integration/peers/fetch has put them")?;
     if folder.join(".complete").exists() {
         Ok(folder)
     } else {

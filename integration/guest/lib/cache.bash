@@ -7,7 +7,8 @@
 #   image-HASH   the guest's kernel, disk and the snapshot that `run` resumes
 
 guest_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle-guest
+. "$guest_dir/../cache.bash"
+cache=$cache_home/coracle-guest
 
 readonly suite=trixie
 
