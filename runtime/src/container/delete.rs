@@ -1,12 +1,11 @@
 //! `delete`: taking a container away, from whatever phase it is in.
 
-use rustix::mount::{UnmountFlags, unmount};
-
 use super::process::wait_for_end;
 use super::state::{Container, State, Status};
 use super::store::{DELETED, Home, STATE_FILE, Store};
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
+use crate::init::host_mounts::HostMount;
 use crate::sys::signal;
 
 /// How long a killed process may take to end, in seconds: as long as with runc.
@@ -88,10 +87,7 @@ pub fn run_poststop(state: &State) {
 
 /// Unmounts what a container without a mount namespace of its own mounted in the host's.
 pub fn undo_host_mounts(state: &State) {
-    for target in state.host_mounts.iter().rev() {
-        // Not mounted (any more) is what is wanted.
-        let _ = unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-    }
+    state.host_mounts.iter().rev().for_each(HostMount::undo);
 }
 
 /// A directory without a state in its place: its creator died before the cgroup was known to be its own. A cgroup that it

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Side};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
+use crate::init::host_mounts::HostMount;
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
 use crate::interrupt::{self, Interrupt};
 use crate::network::Moves;
@@ -170,12 +171,13 @@ impl Made {
         if let Some(process) = self.process.take() {
             kill_and_reap(&process);
         }
+        // By their identity.
+        super::delete::undo_host_mounts(&self.state);
     }
 
     /// Takes everything away. What goes wrong here is only logged: the error that led here is the one to tell.
     fn take_away(&mut self) {
         self.let_go();
-        super::delete::undo_host_mounts(&self.state);
         if let Some(cgroup) = self.cgroup.take()
             && let Err(error) = cgroup.kill(libc::SIGKILL).and_then(|()| cgroup.remove())
         {
@@ -268,7 +270,7 @@ fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<Pat
         intel_rdt: None,
         namespaces: plan.namespaces.clone | joined | pids | cgroups | time,
         own_pids: plan.namespaces.own_pids,
-        host_mounts: plan.host_mounts.clone(),
+        host_mounts: Vec::new(),
         poststart: some(hooks, Hooks::poststart),
         poststop: some(hooks, Hooks::poststop),
         seccomp_agent: plan.seccomp.as_ref().and_then(|program| program.listener.as_ref()).map(Into::into),
@@ -415,7 +417,12 @@ fn build(
     made.home.write(CONFIG_FILE, &bundle.source)?;
     let state = made.home.prepare(STATE_FILE, &made.state.to_json()?)?;
     let sources = Sources::new(&host_end, &proc, plan, pid, pidfd);
-    let master = serve(&host_end, &made.state, hooks, &mut made.hooks, pidfd, sources, interrupt)?;
+    let mut told = Told { home: &made.home, state: &mut made.state, hooks_begun: &mut made.hooks };
+    let master = serve(&host_end, &mut told, hooks, pidfd, sources, interrupt)?;
+    let state = match made.state.host_mounts.as_slice() {
+        [] => state,
+        _ => made.home.prepare(STATE_FILE, &made.state.to_json()?)?,
+    };
     state.commit()?;
     if let Some(socket) = pidfd_socket {
         send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
@@ -455,12 +462,27 @@ fn explain_clone(error: Error, user: bool) -> Error {
     }
 }
 
+/// What the container's side tells while it is at work, and where that is kept.
+struct Told<'made> {
+    home: &'made Home,
+    state: &'made mut State,
+    hooks_begun: &'made mut bool,
+}
+
+impl Told<'_> {
+    /// Remembers a mount in the host's tree, also for a `delete` after this process was killed.
+    fn host_mount(&mut self, mount: HostMount) -> Result<()> {
+        self.state.host_mounts.push(mount);
+        let unfinished = State { phase: Phase::Creating, ..self.state.clone() };
+        self.home.write(STATE_FILE, &unfinished.to_json()?)
+    }
+}
+
 /// Answers the container's side until it is ready. Gives the terminal's master, where that comes to us.
 fn serve(
     channel: &Channel,
-    state: &State,
+    told: &mut Told<'_>,
     given: Option<&Hooks>,
-    hooks_begun: &mut bool,
     pidfd: &OwnedFd,
     mut sources: Sources<'_>,
     interrupt: &Interrupt,
@@ -471,8 +493,8 @@ fn serve(
             .map_err(|error| error.while_doing("wait for the container's first process"))?;
         match channel.receive()? {
             Some(Frame::RuntimeHooks) => {
-                *hooks_begun = true;
-                let hook_state = state.for_hooks("creating");
+                *told.hooks_begun = true;
+                let hook_state = told.state.for_hooks("creating");
                 let prestart = given.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
                 hooks::run(prestart, "prestart", &hook_state, Side::Runtime(Some(interrupt)))?;
                 let create = given.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
@@ -481,13 +503,17 @@ fn serve(
             }
             Some(Frame::Sources) => sources.serve()?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
+            Some(Frame::HostMount(mount)) => {
+                told.host_mount(mount)?;
+                channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
+            }
             Some(Frame::Console(fd)) => master = Some(fd),
             Some(Frame::Ready) => {
-                *hooks_begun = true;
+                *told.hooks_begun = true;
                 return Ok(master);
             }
             Some(Frame::Failed(error)) => {
-                *hooks_begun = true;
+                *told.hooks_begun = true;
                 return Err(error);
             }
             Some(_) => {}

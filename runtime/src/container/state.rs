@@ -15,6 +15,7 @@ use super::store::{GATE, Home, STATE_FILE, Store};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Error, Kind, Result};
 use crate::hooks::HookState;
+use crate::init::host_mounts::HostMount;
 use crate::rdt;
 
 /// How far `create` came.
@@ -90,7 +91,7 @@ pub struct State {
     pub own_pids: bool,
     /// Mounts in the host's mount namespace, to be undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_mounts: Vec<PathBuf>,
+    pub host_mounts: Vec<HostMount>,
     /// The poststart hooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

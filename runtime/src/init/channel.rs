@@ -14,6 +14,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use super::host_mounts::HostMount;
 use crate::error::{Doing, Error, Kind, Result};
 
 /// The longest frame: an error's text.
@@ -32,6 +33,8 @@ pub enum Frame {
     Tree(OwnedFd),
     /// Container side: map the ids of this detached mount, the next in the order of the steps.
     MapIds(OwnedFd),
+    /// Container side: a mount that is about to stand in the host's tree.
+    HostMount(HostMount),
     /// Host side: the container's first process, cloned by another: its id, and its pidfd attached.
     Born(i32, OwnedFd),
     /// Container side: everything is made.
@@ -68,6 +71,10 @@ impl Channel {
             Frame::Sources => self.send_bytes(b"S", None),
             Frame::Tree(tree) => self.send_bytes(b"T", Some(tree.as_fd())),
             Frame::MapIds(mount) => self.send_bytes(b"M", Some(mount.as_fd())),
+            Frame::HostMount(mount) => {
+                let json = serde_json::to_string(mount).map_err(|_| Errno::ILSEQ)?;
+                self.send_bytes(format!("P{json}").as_bytes(), None)
+            }
             Frame::Born(pid, pidfd) => self.send_bytes(format!("B{pid}").as_bytes(), Some(pidfd.as_fd())),
             Frame::Ready => self.send_bytes(b"R", None),
             Frame::Go => self.send_bytes(b"G", None),
@@ -107,6 +114,9 @@ impl Channel {
             (Some((b'S', _)), _) => Ok(Some(Frame::Sources)),
             (Some((b'T', _)), Some(tree)) => Ok(Some(Frame::Tree(tree))),
             (Some((b'M', _)), Some(mount)) => Ok(Some(Frame::MapIds(mount))),
+            (Some((b'P', json)), _) => serde_json::from_slice(json)
+                .map(|mount| Some(Frame::HostMount(mount)))
+                .map_err(|_| Error::new(Kind::System, "a mount on the runtime's own socket is garbled")),
             (Some((b'B', number)), Some(pidfd)) => Ok(Some(Frame::Born(parse_number(number)?, pidfd))),
             (Some((b'R', _)), _) => Ok(Some(Frame::Ready)),
             (Some((b'G', _)), _) => Ok(Some(Frame::Go)),

@@ -14,6 +14,7 @@ mod fd;
 pub mod filesystem;
 mod handover;
 mod hidden;
+pub mod host_mounts;
 mod mounts;
 pub mod procfs;
 mod program;

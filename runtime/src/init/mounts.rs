@@ -14,9 +14,9 @@ use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_
 use super::channel::Channel;
 use super::copy_up::copy_tree;
 use super::fd::Fd;
-use super::filesystem;
 use super::root::{Make, Root, is_directory};
 use super::user::Supplies;
+use super::{filesystem, host_mounts};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::{CgroupHierarchy, Mount, NewFilesystem, What};
 use crate::sys::mount::{Attributes, set_attributes};
@@ -49,7 +49,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             };
             change_bind(&tree, mount)?;
             let target = open_target(mount, root, make)?;
-            attach(&tree, &target)?;
+            put(&tree, &target, root, channel)?;
             tree
         }
         What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
@@ -60,7 +60,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             return rustix::mount::mount_remount(".", flags, data.as_str()).doing(|| "remount");
         }
         What::CgroupV1 { hierarchies, links, attributes } => {
-            cgroup_v1(mount, hierarchies, links, *attributes, root)?
+            cgroup_v1(mount, hierarchies, links, *attributes, root, channel)?
         }
     };
     change(&mounted, mount.recursive, true)?;
@@ -83,6 +83,14 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
             _ => error,
         },
     )
+}
+
+/// Moves a detached mount onto a target in the root. The host side is told first of one that will stand in its tree.
+fn put(tree: &Fd, target: &Fd, root: &Root, channel: &Channel) -> Result<()> {
+    if root.is_on_host() {
+        host_mounts::announce(tree, target, channel)?;
+    }
+    attach(tree, target)
 }
 
 /// A detached copy of the mount that a descriptor lies on, from that point down.
@@ -287,7 +295,7 @@ fn make_filesystem(
                 ),
             ));
         }
-        return classic_mount(mount, new, root);
+        return classic_mount(mount, new, root, channel);
     }
     let mode = mode_to_keep(mount, new, root)?;
     let target = if matches!(new.fstype.as_str(), "proc" | "sysfs") {
@@ -326,7 +334,7 @@ fn make_filesystem(
         Some(_) => supplies.map_ids(tree, false, channel)?,
         None => tree,
     };
-    attach(&tree, &target)?;
+    put(&tree, &target, root, channel)?;
     Ok(tree)
 }
 
@@ -368,7 +376,7 @@ fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Optio
 
 /// mount(2), for options that are too long for fsconfig(2). It acts on the working directory, which was
 /// resolved as a descriptor.
-fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> {
+fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root, channel: &Channel) -> Result<Fd> {
     let target = open_target(mount, root, Make::Directory)?;
     rustix::process::fchdir(&target).doing(|| "change to the target")?;
     let data: Vec<String> = new
@@ -381,6 +389,10 @@ fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> 
     rustix::mount::mount(&new.source, ".", &new.fstype, MountFlags::empty(), Some(data.as_c_str()))
         .doing(|| format!("mount {}", new.fstype))?;
     let mounted = root.open(&mount.target).doing(|| "open the new mount")?;
+    if root.is_on_host() {
+        // This one can't be told of before it is there.
+        host_mounts::announce(&mounted, &mounted, channel)?;
+    }
     change(&mounted, Attributes { set: new.attributes | mount.attributes.set, ..mount.attributes }, false)?;
     Ok(mounted)
 }
@@ -392,6 +404,7 @@ fn cgroup_v1(
     links: &[(String, String)],
     attributes: u64,
     root: &Root,
+    channel: &Channel,
 ) -> Result<Fd> {
     let tmpfs = filesystem::make(&NewFilesystem {
         fstype: "tmpfs".to_owned(),
@@ -400,7 +413,7 @@ fn cgroup_v1(
         attributes: 0,
     })?;
     let target = open_target(mount, root, Make::Directory)?;
-    attach(&tmpfs, &target)?;
+    put(&tmpfs, &target, root, channel)?;
     for hierarchy in hierarchies {
         let name = hierarchy.name.as_str();
         mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).doing(|| format!("make the directory {name}"))?;

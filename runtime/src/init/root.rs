@@ -32,12 +32,25 @@ pub enum Make {
 
 /// The container's root directory.
 #[derive(Debug)]
-pub struct Root(Fd);
+pub struct Root {
+    fd: Fd,
+    on_host: bool,
+}
 
 impl Root {
     /// Takes an `O_PATH` descriptor of the root.
     pub fn new(fd: impl Into<Fd>) -> Self {
-        Self(fd.into())
+        Self { fd: fd.into(), on_host: false }
+    }
+
+    /// Takes an `O_PATH` descriptor of a root that stands in the host's own tree of mounts.
+    pub fn on_host(fd: impl Into<Fd>) -> Self {
+        Self { fd: fd.into(), on_host: true }
+    }
+
+    /// Whether what is mounted below it is mounted in the host's tree.
+    pub fn is_on_host(&self) -> bool {
+        self.on_host
     }
 
     /// Resolves a path inside the root.
@@ -52,7 +65,7 @@ impl Root {
 
     /// Opens a path inside the root with flags of the caller's.
     pub fn open_with(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<Fd, Errno> {
-        open_in(self.0.as_fd(), path, flags, resolve)
+        open_in(self.fd.as_fd(), path, flags, resolve)
     }
 
     /// Resolves a path inside the root; what is missing of it is made.
@@ -99,7 +112,7 @@ impl Root {
                 reached.pop();
                 continue;
             }
-            let here = reached.last().map_or(self.0.as_fd(), AsFd::as_fd);
+            let here = reached.last().map_or(self.fd.as_fd(), AsFd::as_fd);
             let name = OsStr::from_bytes(&name);
             let next = match open_name(here, name) {
                 Err(Errno::NOENT) => {
@@ -134,7 +147,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -47,9 +47,9 @@ pub fn take(tree: Fd, private_parent: bool) -> Result<Root> {
     Ok(Root::new(tree))
 }
 
-/// Opens the rootfs where it is.
+/// Opens the rootfs where it is, in the host's tree.
 pub fn open(path: &Path) -> Result<Root> {
-    open_directory(path).map(Root::new)
+    open_directory(path).map(Root::on_host)
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

@@ -18,7 +18,12 @@ pub fn tell(inside: &Inside<'_>, frame: &Frame) -> Result<()> {
 
 /// Waits for the host side's word. Without one the host side has died, and this process is of no use.
 pub fn await_go(inside: &Inside<'_>) -> Result<()> {
-    match inside.channel.receive()? {
+    await_word(&inside.channel)
+}
+
+/// As [`await_go`], for who has only the channel.
+pub fn await_word(channel: &Channel) -> Result<()> {
+    match channel.receive()? {
         Some(Frame::Go) => Ok(()),
         _ => sys::process::exit_now(1),
     }

@@ -107,9 +107,6 @@ pub struct Plan {
     /// The class of service of Intel RDT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Rdt>,
-    /// Mounts that end up in the host's mount namespace, since the container has none: to be undone by delete.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub host_mounts: Vec<PathBuf>,
     /// What the user should know, though it stops nothing.
     pub warnings: Vec<String>,
 }
@@ -165,7 +162,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     if !options.no_new_keyring {
         push("", Action::SessionKeyring { name: format!("_ses.{id}") });
     }
-    let host_mounts = root_steps(bundle, layout, &cgroup, &namespaces, options, facts, &mut steps)?;
+    root_steps(bundle, layout, &cgroup, &namespaces, options, facts, &mut steps)?;
     system_steps(bundle, &mut steps)?;
     steps.extend(memory_policy(linux)?);
     if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
@@ -228,7 +225,6 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
         terminal: process.terminal().unwrap_or(false),
         net_devices,
         rdt,
-        host_mounts,
         warnings,
     })
 }
@@ -253,8 +249,7 @@ fn cgroup_owner(
     user::outside(&maps.uids, 0).zip(user::outside(&maps.gids, 0))
 }
 
-/// The steps from the host's root to the container's. Gives the mounts that the host will have, when the container
-/// has no mount namespace.
+/// The steps from the host's root to the container's.
 fn root_steps(
     bundle: &Bundle,
     layout: &Layout,
@@ -263,7 +258,7 @@ fn root_steps(
     options: &Options,
     facts: &Facts,
     steps: &mut Vec<Step>,
-) -> Result<Vec<PathBuf>> {
+) -> Result<()> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let path = bundle.rootfs.clone();
@@ -317,17 +312,6 @@ fn root_steps(
     if let Some(directory) = &options.notify {
         steps.push(Step::new("", Action::Mount(Box::new(notify_mount(directory)))));
     }
-    let host_mounts = if namespaces.own_mounts {
-        Vec::new()
-    } else {
-        given
-            .iter()
-            .map(|mount| {
-                let inside = mounts::destination(mount.destination(), &bundle.rootfs);
-                bundle.rootfs.join(inside.strip_prefix("/").unwrap_or(Path::new("")))
-            })
-            .collect()
-    };
     let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     steps.extend(devices::plan(devices, given));
 
@@ -375,7 +359,7 @@ fn root_steps(
         }
         steps.push(Step::new("root.readonly", Action::RemountReadonly { path: "/".into() }));
     }
-    Ok(host_mounts)
+    Ok(())
 }
 
 /// The v1 hierarchies as the container sees them; none on a host that has only v2.
