@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         mounts_come_in_their_order,
         a_tmpfs_has_size_and_mode,
         a_tmpfs_copies_up_what_it_hides,
+        a_tmpfs_that_copies_up_has_mode_and_owner_of_its_own,
         a_tmpfs_takes_the_mode_of_the_directory_it_hides,
         noexec_forbids_execution,
         nodev_forbids_devices,
@@ -307,6 +308,28 @@ fn a_tmpfs_copies_up_what_it_hides(rt: &Runtime) {
     let seen = rt.container(&bundle).run().ok();
     assert_eq!(seen.lines(), ["copied", "640 1000", "sub/file"]);
     assert!(!bundle.rootfs("data/new").exists());
+}
+
+fn a_tmpfs_that_copies_up_has_mode_and_owner_of_its_own(rt: &Runtime) {
+    let bundle = rt.script("stat -c '%a %u %g' /given /hidden /new /owned; ls /hidden").edit(|config| {
+        for (target, options) in [
+            ("/given", &["tmpcopyup", "mode=1750"][..]),
+            ("/hidden", &["tmpcopyup"]),
+            ("/new", &["tmpcopyup"]),
+            ("/owned", &["tmpcopyup", "mode=700", "uid=5", "gid=6"]),
+        ] {
+            add_mount(config, target, "tmpfs", "tmpfs", options);
+        }
+    });
+    for name in ["given", "hidden", "owned"] {
+        let directory = bundle.rootfs(name);
+        fs::create_dir(&directory).expect("making a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711)).expect("chmod");
+        std::os::unix::fs::chown(&directory, Some(1000), Some(1000)).expect("chown");
+    }
+    bundle.file("hidden/file", "", 0o600);
+    let seen = rt.container(&bundle).run().ok();
+    assert_eq!(seen.lines(), ["1750 0 0", "711 0 0", "1777 0 0", "700 5 6", "file"]);
 }
 
 fn a_tmpfs_takes_the_mode_of_the_directory_it_hides(rt: &Runtime) {
