@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         a_hook_in_time_is_not_killed,
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
+        hooks_have_no_signal_blocked_or_ignored,
         a_hook_may_leave_its_input_unread,
     ])
 }
@@ -379,6 +380,34 @@ fn the_message_has_what_the_hook_wrote(rt: &Runtime) {
     rt.container(&bundle).run().exits(1).fails_with("no coffee left");
 }
 
+
+fn hooks_have_no_signal_blocked_or_ignored(rt: &Runtime) {
+    let (bundle, log) = logged(rt, &["true"], |_, _| String::new());
+    let bundle = bundle.edit(|config| {
+        for point in POINTS {
+            // Without a shell, which ignores some by itself.
+            let copy = ["cp", "/proc/self/status", &format!("{}/{point}", log.display())].map(str::to_owned);
+            set(config, point, json!([{ "path": "/bin/busybox", "args": copy }]));
+        }
+    });
+    let check = |how: &str| {
+        for point in POINTS {
+            let seen = fs::read_to_string(log.join(point)).expect("it ran");
+            let masks = seen.lines().filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"));
+            let masks: Vec<&str> = masks.filter_map(|line| line.split('\t').nth(1)).collect();
+            assert_eq!(masks.first(), Some(&"0000000000000000"), "blocked: {point} of {how}");
+            if rt.kind() == coracle_integration::Kind::Coracle {
+                // runc passes on what it was started with.
+                assert_eq!(masks.last(), Some(&"0000000000000000"), "ignored: {point} of {how}");
+            }
+            fs::remove_file(log.join(point)).expect("removing what it wrote");
+        }
+    };
+    create_to_delete(&rt.container(&bundle));
+    check("create");
+    rt.container(&bundle).run().ok();
+    check("run");
+}
 fn hooks_get_no_descriptors(rt: &Runtime) {
     let (bundle, log) = logged(rt, &["true"], |path, point| format!("ls /proc/self/fd > {path}/{point}"));
     create_to_delete(&rt.container(&bundle));

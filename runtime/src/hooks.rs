@@ -121,6 +121,7 @@ fn run_one(hook: &Hook, state: &HookState, side: Side<'_>) -> Result<()> {
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
+    crate::sys::signal::reset_before_exec(&mut command);
     let mut child = command.spawn().doing(|| format!("execute {}", path.display()))?;
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let interrupt = match side {

@@ -1,6 +1,8 @@
 //! Signals: sending by pidfd with any number, masks, dispositions.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::io::Errno;
 
@@ -86,6 +88,15 @@ pub fn is_ignored(number: i32) -> bool {
         )
     });
     read.is_ok() && action.handler == libc::SIG_IGN
+}
+
+/// Makes a command begin with what [`reset_for_exec`] gives: it would inherit what the runtime blocks.
+pub fn reset_before_exec(command: &mut Command) {
+    // SAFETY: between fork(2) and execve(2) only system calls are made, and nothing is allocated.
+    unsafe {
+        // Where a seccomp filter refuses the calls, it was loaded after they were made for the whole process.
+        command.pre_exec(|| reset_for_exec().or(Ok(())));
+    }
 }
 
 /// Gives the process that is about to be executed the dispositions and the mask a program expects: no signal blocked,
