@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::ExitCode;
 
+use coracle_integration::bundle::push;
 use coracle_integration::command::{command, eventually, run};
 use coracle_integration::{Bundle, Checked, Container, Runtime, host, tests};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
         hooks_have_no_signal_blocked_or_ignored,
+        hooks_without_an_environment_have_the_one_of_their_side,
         a_hook_may_leave_its_input_unread,
     ])
 }
@@ -408,6 +410,27 @@ fn hooks_have_no_signal_blocked_or_ignored(rt: &Runtime) {
     rt.container(&bundle).run().ok();
     check("run");
 }
+
+fn hooks_without_an_environment_have_the_one_of_their_side(rt: &Runtime) {
+    let (bundle, log) = logged(rt, &["true"], |path, point| format!("env > {path}/{point}"));
+    let bundle = bundle.edit(|config| {
+        push(config, "/process/env", json!("OF=program"));
+    });
+    let c = rt.container(&bundle);
+    let mut run = c.run_command(&[]);
+    run.env("OF", "caller");
+    coracle_integration::command::run(run).ok();
+    for point in POINTS {
+        let seen = fs::read_to_string(log.join(point)).expect("it ran");
+        let expected = match point {
+            "createContainer" => None,
+            "startContainer" => Some("OF=program"),
+            _ => Some("OF=caller"),
+        };
+        assert_eq!(seen.lines().find(|line| line.starts_with("OF=")), expected, "{point}");
+    }
+}
+
 fn hooks_get_no_descriptors(rt: &Runtime) {
     let (bundle, log) = logged(rt, &["true"], |path, point| format!("ls /proc/self/fd > {path}/{point}"));
     create_to_delete(&rt.container(&bundle));

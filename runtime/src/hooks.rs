@@ -59,8 +59,8 @@ pub enum Side<'a> {
     Runtime(Option<&'a Interrupt>),
     /// The container's: where the caller is.
     Container {
-        /// For hooks without an environment of their own; nothing: the runtime's.
-        env: Option<&'a [CString]>,
+        /// For hooks without an environment of their own.
+        env: &'a [CString],
     },
 }
 
@@ -107,12 +107,12 @@ fn run_one(hook: &Hook, state: &HookState, side: Side<'_>) -> Result<()> {
             command.env_clear();
             command.envs(own.iter().map(|entry| entry.split_once('=').unwrap_or((entry, ""))));
         }
-        (None, Side::Container { env: Some(env) }) => {
+        (None, Side::Container { env }) => {
             command.env_clear();
             command.envs(env.iter().filter_map(|entry| name_and_value(entry.to_bytes())));
         }
-        // As with runc.
-        (None, _) => {}
+        // The caller's, as with runc.
+        (None, Side::Runtime(_)) => {}
     }
     // The bundle may be gone when the container is deleted.
     if matches!(side, Side::Runtime(_)) && Path::new(&state.bundle).is_dir() {
