@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         a_hook_in_time_is_not_killed,
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
+        the_end_of_a_long_output_is_shown,
         hooks_have_no_signal_blocked_or_ignored,
         hooks_without_an_environment_have_the_one_of_their_side,
         a_hook_may_leave_its_input_unread,
@@ -382,6 +383,14 @@ fn the_message_has_what_the_hook_wrote(rt: &Runtime) {
     rt.container(&bundle).run().exits(1).fails_with("no coffee left");
 }
 
+fn the_end_of_a_long_output_is_shown(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc shows all of it")?;
+    let script = "yes progress | head -n 100000; echo the reason >&2; exit 1";
+    let bundle = rt.bundle(&["true"]).edit(|config| set(config, "createRuntime", json!([hook(script)])));
+    let refused = rt.container(&bundle).run().exits(1).fails_with("the reason");
+    assert!(refused.stderr.len() < 10_000, "{}", refused.stderr.len());
+    Ok(())
+}
 
 fn hooks_have_no_signal_blocked_or_ignored(rt: &Runtime) {
     let (bundle, log) = logged(rt, &["true"], |_, _| String::new());

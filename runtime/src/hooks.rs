@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::interrupt::{self, Interrupt, Waited};
 
-/// How much of what a failed hook printed is shown, in bytes.
+/// How much of what a failed hook printed is shown, in bytes: the end of it, where the reason mostly stands.
 const SHOWN_OUTPUT: u64 = 4096;
 
 /// The container's state as hooks get it: runtime-spec, runtime.md "State".
@@ -185,12 +185,15 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The beginning of what the hook printed.
+/// The end of what the hook printed.
 fn shown(mut output: File) -> String {
     let mut text = Vec::new();
-    let read = output.seek(SeekFrom::Start(0)).and_then(|_| output.take(SHOWN_OUTPUT).read_to_end(&mut text));
+    let left_out = output.metadata().map_or(0, |file| file.len().saturating_sub(SHOWN_OUTPUT));
+    let read =
+        output.seek(SeekFrom::Start(left_out)).and_then(|_| output.take(SHOWN_OUTPUT).read_to_end(&mut text));
+    let mark = if left_out == 0 { "" } else { "... " };
     match read {
-        Ok(_) => String::from_utf8_lossy(&text).trim_end().to_owned(),
+        Ok(_) => format!("{mark}{}", String::from_utf8_lossy(&text).trim_end()),
         Err(error) => format!("(unreadable: {error})"),
     }
 }
