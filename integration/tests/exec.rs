@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         exec_in_a_created_container,
         exec_flags_after_the_id_are_the_commands,
         exec_umask_is_the_containers,
+        exec_without_final_cpus_stays_where_it_began,
         exec_sees_no_process_of_the_runtime,
     ])
 }
@@ -396,6 +397,15 @@ fn exec_umask_is_the_containers(rt: &Runtime) -> Checked {
     rt.coracle_only("runc does so since 1.2")?;
     let c = up_with(rt, |config| config["process"]["user"]["umask"] = json!(0o027));
     assert_eq!(c.exec(&["sh", "-c", "umask"]).ok().out(), "0027");
+    Ok(())
+}
+
+
+fn exec_without_final_cpus_stays_where_it_began(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc has process.execCPUAffinity since 1.3")?;
+    let c = up_with(rt, |config| config["process"]["execCPUAffinity"] = json!({ "initial": "1" }));
+    let cpus = ["grep", "Cpus_allowed_list", "/proc/self/status"];
+    assert_eq!(c.exec(&cpus).ok().out(), "Cpus_allowed_list:\t1");
     Ok(())
 }
 

@@ -134,17 +134,18 @@ fn lacking(place: &str, module: &str, label: &str) -> Error {
 }
 
 /// The container's init may use all CPUs of its cpuset, whatever mask the engine's own process has. A process that
-/// is added starts where `initial` says and ends up where `final` says.
+/// is added starts where `initial` says and ends up where `final` says; without that it stays where it was put.
 fn affinity(process: &Process, role: Role, push: &mut impl FnMut(&str, Action)) -> Result<()> {
-    let given = process.exec_cpu_affinity().as_ref();
-    let last =
-        given.and_then(|affinity| affinity.cpu_affinity_final().clone()).filter(|_| role == Role::Exec);
+    let given = process.exec_cpu_affinity().as_ref().filter(|_| role == Role::Exec);
+    let last = given.and_then(|affinity| affinity.cpu_affinity_final().clone());
+    let starts_somewhere = given.is_some_and(|affinity| affinity.initial().is_some());
     match last {
         Some(cpus) => {
             let place = "process.execCPUAffinity.final";
             let mask = IdList::parse(&cpus).map_err(|problem| Error::config(place, problem))?.mask();
             push(place, Action::Affinity { cpus: Some(cpus), mask });
         }
+        None if starts_somewhere => {}
         None => push("", Action::Affinity { cpus: None, mask: Vec::new() }),
     }
     Ok(())
