@@ -48,6 +48,8 @@ fn main() -> ExitCode {
         the_scheduler_is_set,
         the_io_priority_is_set,
         the_cpu_affinity_is_set,
+        what_the_caller_waits_at_stays_its_owners,
+        a_program_of_a_user_can_open_its_pipe_again,
         the_personality_is_set,
         a_huge_environment_arrives,
         many_arguments_arrive,
@@ -456,6 +458,51 @@ fn the_cpu_affinity_is_set(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn what_the_caller_waits_at_stays_its_owners(rt: &Runtime) {
+    use std::os::unix::fs::MetadataExt;
+    let bundle = rt.script("cat; echo said").edit(|config| config["process"]["user"]["uid"] = json!(1000));
+    let open = |name: &str| {
+        let file = rt.scratch(name);
+        fs::write(&file, "heard\n").expect("a file");
+        fs::File::options().read(true).append(true).open(file).expect("a file")
+    };
+    let owners = || ["in", "out", "err"].map(|name| fs::metadata(rt.scratch(name)).expect("a file").uid());
+    let c = rt.container(&bundle);
+    let mut in_foreground = c.run_command(&[]);
+    in_foreground.stdin(open("in"));
+    Running::start_into(in_foreground, open("out"), open("err")).finish().ok();
+    assert_eq!(fs::read_to_string(rt.scratch("out")).expect("its output"), "heard\nheard\nsaid\n");
+    assert_eq!(owners(), [0; 3]);
+    let bundle = rt.sleeper().edit(|config| config["process"]["user"]["uid"] = json!(1000));
+    let c = rt.container(&bundle);
+    c.up();
+    let mut in_foreground = c.exec_command(&[], &["cat"]);
+    in_foreground.stdin(open("in"));
+    Running::start_into(in_foreground, open("out"), open("err")).finish().ok();
+    assert_eq!(owners(), [0; 3]);
+    // Nobody else has what a detached one gets.
+    let mut detached = c.exec_command(&["--detach"], &["true"]);
+    detached.stdin(open("in"));
+    Running::start_into(detached, open("out"), open("err")).finish().ok();
+    assert_eq!(owners(), [1000; 3]);
+}
+
+fn a_program_of_a_user_can_open_its_pipe_again(rt: &Runtime) {
+    use std::io::Read;
+    let bundle = rt
+        .script("echo one > /proc/self/fd/1; echo two > /dev/stderr")
+        .edit(|config| config["process"]["user"]["uid"] = json!(1000));
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let c = rt.container(&bundle);
+    let mut run = c.run_command(&[]);
+    run.stdout(writer.try_clone().expect("dup")).stderr(writer);
+    let status = run.status().expect("running the runtime");
+    drop(run);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).expect("reading the pipe");
+    assert!(status.success(), "{said}");
+    assert!(said.contains("one") && said.contains("two"), "{said}");
+}
 fn the_personality_is_set(rt: &Runtime) -> Checked {
     rt.coracle_only("runc has linux.personality since 1.2")?;
     let seen = rt.sh("uname -m", |config| config["linux"]["personality"] = json!({ "domain": "LINUX32" }));

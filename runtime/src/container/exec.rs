@@ -24,6 +24,7 @@ use crate::init::channel::{Channel, Frame, send_with_descriptor};
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
 use crate::plan;
 use crate::plan::exec::{ExecPlan, Target};
+use crate::plan::process::Streams;
 use crate::sys::clone::{Clone3, Forked};
 
 /// Adds a process to a running container and, unless it is detached, waits for its end. Gives the exit status.
@@ -79,8 +80,8 @@ fn begin(
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(crate::bundle::personality),
     };
     let facts = host::facts(Some(&process), false)?;
-    let linux = bundle.spec.linux().as_ref();
-    let plan = plan::exec::plan(&process, linux, bundle.seccomp.as_deref(), target, id, &facts)?;
+    let streams = if options.detach { Streams::Handed } else { Streams::Shared };
+    let plan = plan::exec::plan(&process, linux, bundle.seccomp.as_deref(), target, id, streams, &facts)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }

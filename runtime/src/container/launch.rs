@@ -28,6 +28,7 @@ use crate::init::host_mounts::HostMount;
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
 use crate::interrupt::{self, Interrupt};
 use crate::network::Moves;
+use crate::plan::process::Streams;
 use crate::plan::user::{Outside, UserNamespace, outside};
 use crate::plan::{self, Plan};
 use crate::rdt::{self, Class};
@@ -118,6 +119,7 @@ pub fn launch(
             listen_fds: listen_fds(),
             notify: notify_socket.is_some().then(|| store.path_of(id).join(NOTIFY)),
             gate: matches!(wish, Wish::Create | Wish::CreateHere),
+            streams: if wish.waits() { Streams::Shared } else { Streams::Handed },
             manager: settings.manager,
             rootless: settings.is_rootless(),
             user_systemd: settings.has_user_systemd(),

@@ -282,8 +282,12 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::Personality { persona } => sys::policy::set_personality(*persona).doing(|| "personality"),
         Action::ExecLabel { module, label } => settings::exec_label(module, label, inside),
         Action::BoundingSet { keep } => credentials::limit_bounding_set(*keep),
-        Action::StdioOwner { uid } => {
-            credentials::own_stdio(*uid);
+        Action::StdioOwner { uid, pipes_only } => {
+            if *pipes_only {
+                give_pipes(*uid);
+            } else {
+                credentials::own_stdio(*uid);
+            }
             Ok(())
         }
         Action::Umask { mask } => {

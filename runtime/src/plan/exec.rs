@@ -6,7 +6,7 @@ use coracle_seccomp::Program;
 use oci_spec::runtime::{Linux, Process};
 use serde_json::value::RawValue;
 
-use super::process::{self, Role};
+use super::process::{self, Role, Streams};
 use super::step::{Action, Step};
 use super::user::Outside;
 use super::{Facts, console_size};
@@ -49,6 +49,7 @@ pub fn plan(
     seccomp: Option<&RawValue>,
     target: Target,
     id: &str,
+    streams: Streams,
     facts: &Facts,
 ) -> Result<ExecPlan> {
     let mut warnings = Vec::new();
@@ -88,8 +89,8 @@ pub fn plan(
     }
     let inside = joins_user.then(|| super::user::facts_inside(facts));
     steps.extend(super::memory_policy(linux)?);
-    let mut shaping =
-        process::plan(process, Role::Exec, inside.as_ref().unwrap_or(facts), joins_user, &mut warnings)?;
+    let facts = inside.as_ref().unwrap_or(facts);
+    let mut shaping = process::plan(process, Role::Exec, streams, facts, joins_user, &mut warnings)?;
     if let Some(persona) = target.personality {
         steps.push(Step::new("linux.personality", Action::Personality { persona: persona.into() }));
     }

@@ -25,7 +25,7 @@ use serde::Serialize;
 use self::mounts::clean;
 use self::namespaces::Namespaces;
 use self::network::NetDevice;
-use self::process::Role;
+use self::process::{Role, Streams};
 use self::rdt::Rdt;
 use self::step::{Action, CgroupHierarchy, Mount, Propagation, Step, What};
 use crate::bundle::{self, Bundle, parse_memory_policy, parse_rootfs_propagation, parse_sysctl};
@@ -66,6 +66,8 @@ pub struct Options {
     pub notify: Option<PathBuf>,
     /// Wait for `start` before the program is executed.
     pub gate: bool,
+    /// Whose the standard streams are.
+    pub streams: Streams,
     /// Who manages the cgroup.
     pub manager: cgroup::ManagerChoice,
     /// Cgroups that can't be made are no error.
@@ -174,7 +176,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     }
     let inside = user.as_ref().map(|_| user::facts_inside(facts));
     let inside = inside.as_ref().unwrap_or(facts);
-    steps.extend(process::plan(process, Role::Init, inside, user.is_some(), &mut warnings)?);
+    steps.extend(process::plan(process, Role::Init, options.streams, inside, user.is_some(), &mut warnings)?);
     let mut push = |place: &str, action| steps.push(Step::new(place, action));
     push("", Action::Ready);
     if options.gate {

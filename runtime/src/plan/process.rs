@@ -23,10 +23,20 @@ pub enum Role {
     Exec,
 }
 
+/// Whose the standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// The program's: the caller hands them over and goes.
+    Handed,
+    /// The caller's too, who waits for the program. What has a name, a file or the caller's terminal, stays its owner's.
+    Shared,
+}
+
 /// The steps that shape the process itself, up to the change of user and what follows it.
 pub fn plan(
     process: &Process,
     role: Role,
+    streams: Streams,
     facts: &Facts,
     in_user_namespace: bool,
     warnings: &mut Vec<String>,
@@ -78,7 +88,8 @@ pub fn plan(
     }
     push("process.capabilities.bounding", Action::BoundingSet { keep: capabilities.bounding });
     let user = process.user();
-    push("process.user", Action::StdioOwner { uid: user.uid() });
+    let pipes_only = streams == Streams::Shared && process.terminal() != Some(true);
+    push("process.user", Action::StdioOwner { uid: user.uid(), pipes_only });
     push("process.user.umask", Action::Umask { mask: user.umask().unwrap_or(DEFAULT_UMASK) });
     push(
         "process.user",

@@ -232,6 +232,8 @@ pub enum Action {
     StdioOwner {
         /// The user.
         uid: u32,
+        /// Only those that are pipes.
+        pipes_only: bool,
     },
     /// umask(2).
     Umask {

@@ -77,7 +77,12 @@ impl fmt::Display for Action {
             Self::Personality { persona } => write!(f, "set the personality {persona:#x}"),
             Self::ExecLabel { module, label } => write!(f, "set the {module} label {label}"),
             Self::BoundingSet { keep } => write!(f, "keep {} in the bounding set", capability_list(*keep)),
-            Self::StdioOwner { uid } => write!(f, "give the standard streams to user {uid}"),
+            Self::StdioOwner { uid, pipes_only: false } => {
+                write!(f, "give the standard streams to user {uid}")
+            }
+            Self::StdioOwner { uid, pipes_only: true } => {
+                write!(f, "give the standard streams that are pipes to user {uid}")
+            }
             Self::Umask { mask } => write!(f, "set the umask {mask:04o}"),
             Self::User { uid, gid, groups, .. } => {
                 write!(f, "become user {uid}, group {gid}, groups {groups:?}")
