@@ -53,6 +53,9 @@ fn main() -> ExitCode {
         a_relative_destination_is_below_the_root,
         access_times_are_as_asked,
         a_mount_of_no_type_with_bind_is_a_bind,
+        a_remounted_bind_changes_what_is_there,
+        a_remount_takes_propagation_and_recursive_flags,
+        what_is_not_mounted_is_not_remounted,
         many_mounts_work,
     ])
 }
@@ -527,4 +530,57 @@ fn many_mounts_work(rt: &Runtime) {
         }
     });
     assert_eq!(seen.ok().out(), "300");
+}
+
+fn a_remounted_bind_changes_what_is_there(rt: &Runtime) {
+    let own = source(rt, "other");
+    for source in [None, Some(own.as_str())] {
+        let bundle = rt.sleeper().edit(|config| {
+            add_mount(config, "/x", "tmpfs", "mine", &["nosuid", "noexec", "mode=700"]);
+            let mut again = json!({ "destination": "/x", "options": ["remount", "bind", "ro", "nodev"] });
+            if let Some(source) = source {
+                again["source"] = json!(source);
+            }
+            push(config, "/mounts", again);
+        });
+        let c = rt.container(&bundle);
+        c.up();
+        let mounts = c.mounts();
+        assert_eq!(
+            mounts.iter().filter(|mount| mount.target == "/x").count(),
+            1,
+            "nothing is mounted over it"
+        );
+        let there = at(&mounts, "/x");
+        assert_eq!((there.kind.as_str(), there.has("ro"), there.has("nodev")), ("tmpfs", true, true));
+        // As remounting with mount(2) does, and runc.
+        assert!(!there.has("nosuid") && !there.has("noexec"), "{there:?}");
+        assert!(there.fs_has("rw"), "only the mount is read-only: {there:?}");
+    }
+}
+
+fn a_remount_takes_propagation_and_recursive_flags(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc takes the propagation, but no recursive flags")?;
+    let bundle = rt.sleeper().edit(|config| {
+        add_mount(config, "/x", "tmpfs", "tmpfs", &[]);
+        add_mount(config, "/x/below", "tmpfs", "tmpfs", &[]);
+        add_mount(config, "/x", "tmpfs", "tmpfs", &["remount", "nodev", "rnoexec", "shared"]);
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    let (there, below) = (at(&mounts, "/x"), at(&mounts, "/x/below"));
+    assert!(there.has("nodev") && there.has("noexec"), "{there:?}");
+    assert!(there.propagation.iter().any(|tag| tag.starts_with("shared:")), "{there:?}");
+    assert!(!below.has("nodev") && below.has("noexec") && below.propagation.is_empty(), "{below:?}");
+    Ok(())
+}
+
+fn what_is_not_mounted_is_not_remounted(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc's message has no place")?;
+    for options in [&["remount", "ro"][..], &["remount", "bind", "ro"]] {
+        let seen = rt.sh("true", |config| add_mount(config, "/tmp", "tmpfs", "tmpfs", options));
+        seen.fails_with("mounts[7]");
+    }
+    Ok(())
 }

@@ -57,7 +57,15 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             let target = root.open(&mount.target).doing(|| "open the target")?;
             rustix::process::fchdir(&target).doing(|| "change to the target")?;
             let flags = MountFlags::from_bits_retain(*flags as u32);
-            return rustix::mount::mount_remount(".", flags, data.as_str()).doing(|| "remount");
+            rustix::mount::mount_remount(".", flags, data.as_str())
+                .doing(|| "remount")
+                .map_err(explain_remount)?;
+            target
+        }
+        What::Attributes => {
+            let target = root.open(&mount.target).doing(|| "open the target")?;
+            change_bind(&target, mount).map_err(explain_remount)?;
+            target
         }
         What::CgroupV1 { hierarchies, links, attributes } => {
             cgroup_v1(mount, hierarchies, links, *attributes, root, channel)?
@@ -70,6 +78,13 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             .doing(|| format!("make the mount {propagation}"))?;
     }
     Ok(())
+}
+
+fn explain_remount(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::INVAL) => error.hint("only what is mounted at that very path already can be remounted"),
+        _ => error,
+    }
 }
 
 /// Moves a detached mount onto a target.

@@ -71,6 +71,8 @@ pub enum What {
         /// Options of the filesystem.
         data: String,
     },
+    /// New attributes for the mount that is there: `remount` of a bind mount.
+    Attributes,
     /// The container's v1 cgroups, one directory a hierarchy, on a tmpfs.
     CgroupV1 {
         /// The hierarchies.
@@ -139,7 +141,7 @@ impl fmt::Display for Mount {
                     f.write_str(")")?;
                 }
             }
-            What::Remount { .. } => write!(f, "remount {target}")?,
+            What::Remount { .. } | What::Attributes => write!(f, "remount {target}")?,
             What::CgroupV1 { .. } => write!(f, "mount the cgroup hierarchies on {target}")?,
         }
         let set = attribute_names(self.attributes.set | self.birth_attributes());
