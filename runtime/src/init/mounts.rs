@@ -2,7 +2,8 @@
 //!
 //! A mount is made detached, gets its attributes while nobody can see it, and is moved onto a target that was
 //! resolved to a descriptor: there is no moment at which a mount stands with the wrong flags, and no path that
-//! is resolved twice.
+//! is resolved twice. Only the v1 cgroups, which are put together at their place, get theirs there; and the propagation
+//! is set last, since what is moved below a shared mount becomes shared.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -48,6 +49,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
                 Make::File
             };
             change_bind(&tree, mount)?;
+            change(&tree, mount.recursive, true)?;
             let target = open_target(mount, root, make)?;
             put(&tree, &target, root, channel)?;
             tree
@@ -60,18 +62,21 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             rustix::mount::mount_remount(".", flags, data.as_str())
                 .doing(|| "remount")
                 .map_err(explain_remount)?;
+            change(&target, mount.recursive, true)?;
             target
         }
         What::Attributes => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
             change_bind(&target, mount).map_err(explain_remount)?;
+            change(&target, mount.recursive, true)?;
             target
         }
         What::CgroupV1 { hierarchies, links, attributes } => {
-            cgroup_v1(mount, hierarchies, links, *attributes, root, channel)?
+            let tree = cgroup_v1(mount, hierarchies, links, *attributes, root, channel)?;
+            change(&tree, mount.recursive, true)?;
+            tree
         }
     };
-    change(&mounted, mount.recursive, true)?;
     for propagation in &mount.propagation {
         let wanted = Attributes { propagation: propagation.kind, ..Attributes::default() };
         set_attributes(&mounted, wanted, propagation.recursive)
@@ -345,6 +350,7 @@ fn make_filesystem(
         })?;
     }
     change(&tree, mount.attributes, false)?;
+    change(&tree, mount.recursive, true)?;
     let tree = match &mount.idmap {
         Some(_) => supplies.map_ids(tree, false, channel)?,
         None => tree,
@@ -409,6 +415,7 @@ fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root, channel: &Chan
         host_mounts::announce(&mounted, &mounted, channel)?;
     }
     change(&mounted, Attributes { set: new.attributes | mount.attributes.set, ..mount.attributes }, false)?;
+    change(&mounted, mount.recursive, true)?;
     Ok(mounted)
 }
 
