@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         a_remounted_bind_changes_what_is_there,
         a_remount_takes_propagation_and_recursive_flags,
         what_is_not_mounted_is_not_remounted,
+        a_procfs_elsewhere_may_be_mounted_over,
         many_mounts_work,
     ])
 }
@@ -583,4 +584,13 @@ fn what_is_not_mounted_is_not_remounted(rt: &Runtime) -> Checked {
         seen.fails_with("mounts[7]");
     }
     Ok(())
+}
+
+fn a_procfs_elsewhere_may_be_mounted_over(rt: &Runtime) {
+    let file = format!("{}/file", source(rt, "source"));
+    let seen = rt.sh("cat /mnt/proc/version", |config| {
+        add_mount(config, "/mnt/proc", "proc", "proc", &[]);
+        add_mount(config, "/mnt/proc/version", "bind", &file, &["bind"]);
+    });
+    assert_eq!(seen.ok().out(), "of the host");
 }

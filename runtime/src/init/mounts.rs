@@ -5,8 +5,10 @@
 //! is resolved twice. Only the v1 cgroups, which are put together at their place, get theirs there; and the propagation
 //! is set last, since what is moved below a shared mount becomes shared.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
@@ -50,7 +52,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             };
             change_bind(&tree, mount)?;
             change(&tree, mount.recursive, true)?;
-            let target = open_target(mount, root, make)?;
+            let target = open_target(mount, root, make, Some(&tree))?;
             put(&tree, &target, root, channel)?;
             tree
         }
@@ -205,7 +207,8 @@ fn locked_flags(mount: &Fd, clear: u64) -> Vec<&'static str> {
 }
 
 /// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime.
-fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
+/// `tree` is what will be mounted, where that is known.
+fn open_target(mount: &Mount, root: &Root, make: Make, tree: Option<&Fd>) -> Result<Fd> {
     let target = root
         .open_or_make(&mount.target, make)
         .doing(|| format!("open the target {} in the rootfs", mount.target.display()))
@@ -228,16 +231,16 @@ fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
         .hint("a symbolic link of the image leads there: mount on another path"));
     }
     if filesystem::is_procfs(&target).doing(|| "look at the target's filesystem")? {
-        check_proc_overlay(&target, &mount.what)?;
+        check_proc_overlay(mount, &target, root, tree)?;
     } else {
-        check_proc_place(mount, &target, root)?;
+        check_proc_place(mount, &target, root, tree)?;
     }
     Ok(target)
 }
 
 /// While no procfs is mounted, /proc of the rootfs is a directory like any other; but what is mounted there is what the
 /// container's processes, and the runtime's own checks, take for procfs (CVE-2019-16884).
-fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
+fn check_proc_place(mount: &Mount, target: &Fd, root: &Root, tree: Option<&Fd>) -> Result<()> {
     let is_bind = matches!(mount.what, What::Bind { .. });
     let place = Path::new("/proc");
     let inside = mount.target.strip_prefix(place).ok().map(|inside| inside.to_string_lossy().into_owned());
@@ -247,7 +250,7 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
         None => is_bind && root.open(place).is_ok_and(|proc| is_same(&proc, target)),
     };
     let refused = match &inside {
-        _ if is_place => !shows_procfs(&mount.what),
+        _ if is_place => !shows_procfs(mount, tree),
         Some(inside) => !PROC_OVERLAYS.contains(&inside.as_str()),
         None => false,
     };
@@ -267,29 +270,38 @@ fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
 }
 
 /// Whether what is mounted is a procfs.
-fn shows_procfs(what: &What) -> bool {
-    match what {
+fn shows_procfs(mount: &Mount, tree: Option<&Fd>) -> bool {
+    match &mount.what {
         What::New(new) => new.fstype == "proc",
-        What::Bind { source, .. } => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .is_ok_and(|source| filesystem::is_procfs(&source).unwrap_or(false)),
-        _ => false,
+        _ => tree.is_some_and(|tree| filesystem::is_procfs(tree).unwrap_or(false)),
     }
 }
 
 /// Only a list of files of procfs may be mounted over, and its root only by another procfs.
-fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
+/// A procfs that stands elsewhere than at /proc is a directory like any other.
+fn check_proc_overlay(mount: &Mount, target: &Fd, root: &Root, tree: Option<&Fd>) -> Result<()> {
     let links =
         openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open /proc/self/fd")?;
-    let number = target.as_fd().as_raw_fd();
-    let path = readlinkat(&links, number.to_string(), Vec::new())
-        .doing(|| "find where the target lies in procfs")?;
-    let path = path.to_string_lossy();
-    let inside = path.rsplit_once("/proc/").map_or("", |(_, inside)| inside);
-    let allowed = PROC_OVERLAYS.contains(&inside) || (path.ends_with("/proc") && shows_procfs(what));
+    let path_of = |fd: &Fd| {
+        let number = fd.as_fd().as_raw_fd().to_string();
+        let path = readlinkat(&links, number, Vec::new()).doing(|| "find where the target lies in procfs")?;
+        Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
+    };
+    let proc = match root.open(Path::new("/proc")) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        found => found.doing(|| "open /proc of the rootfs")?,
+    };
+    let path = path_of(target)?;
+    let allowed = match path.strip_prefix(path_of(&proc)?) {
+        Ok(inside) if inside.as_os_str().is_empty() => shows_procfs(mount, tree),
+        Ok(inside) => PROC_OVERLAYS.iter().any(|overlay| inside == Path::new(overlay)),
+        Err(_) => true,
+    };
     if allowed {
         return Ok(());
     }
+    let path = path.display();
     Err(Error::new(Kind::Config, format!("{path} lies inside procfs and cannot be mounted over")).hint(
         "a mount there could make the runtime or the container's processes read false facts about themselves",
     ))
@@ -330,11 +342,11 @@ fn make_filesystem(
                     ),
                 ));
             }
-            Err(Errno::NOENT) => open_target(mount, root, Make::Directory)?,
+            Err(Errno::NOENT) => open_target(mount, root, Make::Directory, None)?,
             found => found.doing(|| format!("open the target {} in the rootfs", mount.target.display()))?,
         }
     } else {
-        open_target(mount, root, Make::Directory)?
+        open_target(mount, root, Make::Directory, None)?
     };
     let tree = match mode {
         Some(mode) => {
@@ -398,7 +410,7 @@ fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Optio
 /// mount(2), for options that are too long for fsconfig(2). It acts on the working directory, which was
 /// resolved as a descriptor.
 fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root, channel: &Channel) -> Result<Fd> {
-    let target = open_target(mount, root, Make::Directory)?;
+    let target = open_target(mount, root, Make::Directory, None)?;
     rustix::process::fchdir(&target).doing(|| "change to the target")?;
     let data: Vec<String> = new
         .options
@@ -434,7 +446,7 @@ fn cgroup_v1(
         options: vec![("mode".to_owned(), Some("755".to_owned()))],
         attributes: 0,
     })?;
-    let target = open_target(mount, root, Make::Directory)?;
+    let target = open_target(mount, root, Make::Directory, None)?;
     put(&tmpfs, &target, root, channel)?;
     for hierarchy in hierarchies {
         let name = hierarchy.name.as_str();
