@@ -5,7 +5,7 @@
 //! is resolved twice. Only the v1 cgroups, which are put together at their place, get theirs there; and the propagation
 //! is set last, since what is moved below a shared mount becomes shared.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use super::root::{Make, Root, is_directory};
 use super::user::Supplies;
 use super::{filesystem, host_mounts};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::plan::mounts::classic_options;
 use crate::plan::step::{CgroupHierarchy, Mount, NewFilesystem, What};
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -412,14 +413,9 @@ fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Optio
 fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root, channel: &Channel) -> Result<Fd> {
     let target = open_target(mount, root, Make::Directory, None)?;
     rustix::process::fchdir(&target).doing(|| "change to the target")?;
-    let data: Vec<String> = new
-        .options
-        .iter()
-        .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
-        .collect();
-    let data = std::ffi::CString::new(data.join(","))
-        .map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
-    rustix::mount::mount(&new.source, ".", &new.fstype, MountFlags::empty(), Some(data.as_c_str()))
+    let (flags, data) = classic_options(&new.options);
+    let data = CString::new(data).map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
+    rustix::mount::mount(&new.source, ".", &new.fstype, flags, Some(data.as_c_str()))
         .doing(|| format!("mount {}", new.fstype))?;
     let mounted = root.open(&mount.target).doing(|| "open the new mount")?;
     if root.is_on_host() {

@@ -218,17 +218,35 @@ pub fn bind_attributes(options: &MountOptions) -> Attributes {
 }
 
 /// Flags that belong to the superblock, by the names that fsconfig(2) knows.
+const SUPERBLOCK_FLAGS: [(MountFlags, &str); 5] = [
+    (MountFlags::RDONLY, "ro"),
+    (MountFlags::SYNCHRONOUS, "sync"),
+    (MountFlags::DIRSYNC, "dirsync"),
+    (MountFlags::LAZYTIME, "lazytime"),
+    (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, "mand"),
+];
+
 fn superblock_options(flags: MountFlags) -> impl Iterator<Item = (String, Option<String>)> {
-    [
-        (MountFlags::RDONLY, "ro"),
-        (MountFlags::SYNCHRONOUS, "sync"),
-        (MountFlags::DIRSYNC, "dirsync"),
-        (MountFlags::LAZYTIME, "lazytime"),
-        (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, "mand"),
-    ]
-    .into_iter()
-    .filter(move |(flag, _)| flags.contains(*flag))
-    .map(|(_, name)| (name.to_owned(), None))
+    SUPERBLOCK_FLAGS
+        .into_iter()
+        .filter(move |(flag, _)| flags.contains(*flag))
+        .map(|(_, name)| (name.to_owned(), None))
+}
+
+/// Options as mount(2) takes them, who knows the superblock's flags by number only: the flags, and the text of the rest.
+/// A label has commas of its own, which are quoted there.
+pub fn classic_options(options: &[(String, Option<String>)]) -> (MountFlags, String) {
+    let mut flags = MountFlags::empty();
+    let mut texts = Vec::new();
+    for (name, value) in options {
+        match (value, SUPERBLOCK_FLAGS.iter().find(|(_, known)| known == name)) {
+            (None, Some((flag, _))) => flags |= *flag,
+            (None, None) => texts.push(name.clone()),
+            (Some(label), _) if name == "context" => texts.push(format!("{name}=\"{label}\"")),
+            (Some(value), _) => texts.push(format!("{name}={value}")),
+        }
+    }
+    (flags, texts.join(","))
 }
 
 fn new_filesystem(
@@ -330,6 +348,21 @@ mod tests {
         let shown: Vec<_> =
             options.iter().map(|(n, v)| format!("{n}={}", v.as_deref().unwrap_or("-"))).collect();
         assert_eq!(shown, ["size=64k", "mode=755", r"lowerdir=/a\,b:/c", "index=on"]);
+    }
+
+    #[test]
+    fn mount_gets_the_superblocks_flags_as_flags_and_labels_in_quotes() {
+        let context = "system_u:object_r:container_file_t:s0:c1,c2";
+        let new = filesystem(
+            "overlay",
+            "overlay".to_owned(),
+            MountFlags::RDONLY | MountFlags::NOSUID,
+            &["index=on,volatile".to_owned()],
+        );
+        let mut options = new.options;
+        options.push(("context".to_owned(), Some(context.to_owned())));
+        let expected = format!("index=on,volatile,context=\"{context}\"");
+        assert_eq!(classic_options(&options), (MountFlags::RDONLY, expected));
     }
 
     #[test]
