@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         a_network_sysctl_is_set_inside_only,
         an_ipc_sysctl_is_set_inside_only,
         sysctls_may_use_slashes,
+        sysctls_are_set_where_the_hosts_are_covered,
         a_cgroup_namespace_hides_the_path,
         a_time_namespace_shifts_the_clocks,
         exec_joins_every_namespace,
@@ -200,6 +201,21 @@ fn an_ipc_sysctl_is_set_inside_only(rt: &Runtime) {
     });
     assert_eq!(seen.ok().lines(), ["1234", "7"]);
     assert_eq!(host(), before);
+}
+
+fn sysctls_are_set_where_the_hosts_are_covered(rt: &Runtime) {
+    let bundle = rt.script("cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmni").edit(|config| {
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ip_default_ttl": "33", "kernel.shmmni": "1234" });
+    });
+    let c = rt.container(&bundle);
+    let run_it = c.run_command(&[]);
+    // As LXC does it.
+    let script = "mount --bind /proc/sys /proc/sys && mount --bind /proc/sys/net /proc/sys/net \
+                  && mount -o remount,bind,ro /proc/sys && exec \"$@\"";
+    let mut covered = command("unshare", &["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    covered.arg(run_it.get_program()).args(run_it.get_args());
+    covered.env(coracle_integration::leftovers::MARK, rt.mark());
+    assert_eq!(run(covered).ok().lines(), ["33", "1234"]);
 }
 
 fn sysctls_may_use_slashes(rt: &Runtime) -> Checked {

@@ -297,7 +297,7 @@ fn build(
     if made.state.notify_socket.is_some() {
         super::notify::prepare(&made.home)?;
     }
-    let proc = procfs::open_host()?;
+    let proc = procfs::open_host_for(&plan.steps)?;
     let namespaces = host::open_namespaces(&plan.namespaces)?;
     let console = match &options.console_socket {
         Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),

@@ -18,6 +18,13 @@ impl From<OwnedFd> for Fd {
     }
 }
 
+impl Fd {
+    /// The descriptor itself, for who closes it.
+    pub fn into_owned(mut self) -> Option<OwnedFd> {
+        self.0.take()
+    }
+}
+
 impl AsFd for Fd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // There is none only while it is dropped.

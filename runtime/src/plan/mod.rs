@@ -432,7 +432,7 @@ fn system_steps(bundle: &Bundle, steps: &mut Vec<Step>) -> Result<()> {
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
     sysctls.sort_unstable();
     for (name, value) in sysctls {
-        let place = format!("linux.sysctl.{name}");
+        let place = bundle::member_place("linux.sysctl", name);
         let file = parse_sysctl(name).map_err(|problem| Error::config(place.clone(), problem))?.path.into();
         steps.push(Step::new(place, Action::Sysctl { file, value: value.clone() }));
     }
