@@ -270,8 +270,11 @@ fn a_failing_create_container_hook_stops_create(rt: &Runtime) {
 }
 
 fn a_failing_start_container_hook_stops_start(rt: &Runtime) {
-    let bundle =
-        rt.script("echo ran > /ran").edit(|config| set(config, "startContainer", json!([hook("exit 3")])));
+    let stopped = rt.scratch("stopped");
+    let bundle = rt.script("echo ran > /ran").edit(|config| {
+        set(config, "startContainer", json!([hook("exit 3")]));
+        set(config, "poststop", json!([hook(&format!("echo ran > {}", stopped.display()))]));
+    });
     let c = rt.container(&bundle);
     c.create().ok();
     // runc's start has gone by then, so only the end is the same for all.
@@ -279,6 +282,8 @@ fn a_failing_start_container_hook_stops_start(rt: &Runtime) {
     if rt.kind() == coracle_integration::Kind::Coracle {
         let start = start.fails();
         assert!(start.stderr.contains("startContainer"), "{start}");
+        c.call("state", &[]).fails_with("does not exist");
+        assert!(stopped.exists(), "poststop hooks are part of what follows");
     }
     // The spec destroys the container then; runc leaves it stopped. Either way it is over.
     let over = || {
