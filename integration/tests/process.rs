@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         the_cpu_affinity_is_set,
         what_the_caller_waits_at_stays_its_owners,
         a_program_of_a_user_can_open_its_pipe_again,
+        nothing_is_executed_from_the_working_directory,
         the_personality_is_set,
         a_huge_environment_arrives,
         many_arguments_arrive,
@@ -502,6 +503,34 @@ fn a_program_of_a_user_can_open_its_pipe_again(rt: &Runtime) {
     reader.read_to_string(&mut said).expect("reading the pipe");
     assert!(status.success(), "{said}");
     assert!(said.contains("one") && said.contains("two"), "{said}");
+}
+
+fn nothing_is_executed_from_the_working_directory(rt: &Runtime) {
+    const NOT_FOUND: &str = "executable file not found in $PATH";
+    const RELATIVE: &str = "cannot run executable found relative to current directory";
+    let with_path = |path: Option<&str>, args: &[&str]| {
+        let bundle = rt.bundle(args).edit(|config| {
+            let marked = config["process"]["env"].as_array().expect("a list").iter();
+            let mut env: Vec<Value> = marked
+                .filter(|entry| !entry.as_str().unwrap_or_default().starts_with("PATH="))
+                .cloned()
+                .collect();
+            env.extend(path.map(|path| json!(format!("PATH={path}"))));
+            config["process"]["env"] = json!(env);
+            config["process"]["cwd"] = json!("/work");
+        });
+        bundle.file("work/prog", "#!/bin/sh\necho ran\n", 0o755);
+        rt.container(&bundle).run()
+    };
+    for path in [None, Some("")] {
+        with_path(path, &["prog"]).fails_with(NOT_FOUND);
+    }
+    for path in [":/bin", ".", "/bin:.", "../work:/bin", "/bin::/usr/bin"] {
+        with_path(Some(path), &["prog"]).fails_with_any(&[RELATIVE, NOT_FOUND]);
+    }
+    with_path(Some("."), &["sh"]).fails_with(NOT_FOUND);
+    assert_eq!(with_path(Some(".:/work"), &["./prog"]).ok().out(), "ran");
+    assert_eq!(with_path(Some("none:/work"), &["prog"]).ok().out(), "ran");
 }
 fn the_personality_is_set(rt: &Runtime) -> Checked {
     rt.coracle_only("runc has linux.personality since 1.2")?;
