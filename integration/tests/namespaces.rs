@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         network_ipc_and_uts_namespaces_can_be_joined,
         a_pid_namespace_can_be_joined,
         a_mount_namespace_can_be_joined,
+        a_path_that_is_no_namespace_is_refused,
         containers_can_share_a_network,
         a_network_sysctl_is_set_inside_only,
         an_ipc_sysctl_is_set_inside_only,
@@ -169,6 +170,19 @@ fn a_mount_namespace_can_be_joined(rt: &Runtime) -> Checked {
     let c = rt.container(&bundle);
     c.up();
     assert_eq!(host::namespace_of(c.pid(), "mnt"), host::namespace_of(holder.pid(), "mnt"));
+    Ok(())
+}
+
+
+fn a_path_that_is_no_namespace_is_refused(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc waits for somebody to write into a FIFO")?;
+    let fifo = rt.scratch("fifo");
+    run(command("mkfifo", &[&fifo.to_string_lossy()])).ok();
+    for kind in ["network", "pid"] {
+        let seen = rt.sh("true", |config| join_namespace(config, kind, &fifo.to_string_lossy()));
+        seen.fails_with("namespace");
+    }
+    rt.assert_clean();
     Ok(())
 }
 

@@ -130,7 +130,9 @@ pub fn open_namespaces(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
 }
 
 fn open_namespace(path: &Path, flag: u64, place: &str) -> Result<OwnedFd> {
-    let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    // A FIFO would be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty())
         .doing(|| format!("open the namespace {}", path.display()))
         .map_err(|error| error.at(place))?;
     match crate::sys::process::namespace_type(fd.as_fd()) {
