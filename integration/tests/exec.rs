@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         exec_in_a_created_container,
         exec_flags_after_the_id_are_the_commands,
         exec_umask_is_the_containers,
+        exec_stays_in_the_callers_keyring_as_its_container_does,
         exec_without_final_cpus_stays_where_it_began,
         exec_sees_no_process_of_the_runtime,
     ])
@@ -400,6 +401,25 @@ fn exec_umask_is_the_containers(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+
+fn exec_stays_in_the_callers_keyring_as_its_container_does(rt: &Runtime) -> Checked {
+    if !fs::exists("/proc/keys").unwrap_or(false) {
+        return skip("this kernel has no keys");
+    }
+    for (options, own) in [(&["--no-new-keyring"][..], false), (&[], true)] {
+        let bundle = rt.sleeper().edit(|config| config["linux"]["maskedPaths"] = json!([]));
+        let c = rt.container(&bundle);
+        c.create_with(options).ok();
+        c.start().ok();
+        let keys = c.exec(&["cat", "/proc/keys"]).ok();
+        let name = format!("_ses.{}", c.id);
+        let keyring = keys.lines().into_iter().find(|line| line.contains(&name)).map(str::to_owned);
+        assert_eq!(keyring.is_some(), own, "{keys}");
+        // All for who possesses it; for its user also view, read, search and link.
+        assert!(keyring.is_none_or(|line| line.contains(" 3f1b0000 ")), "{keys}");
+    }
+    Ok(())
+}
 
 fn exec_without_final_cpus_stays_where_it_began(rt: &Runtime) -> Checked {
     rt.coracle_only("runc has process.execCPUAffinity since 1.3")?;

@@ -78,6 +78,7 @@ fn begin(
     let target = Target {
         namespaces: container.state.namespaces,
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(crate::bundle::personality),
+        own_keyring: !container.state.no_new_keyring,
     };
     let facts = host::facts(Some(&process), false)?;
     let streams = if options.detach { Streams::Handed } else { Streams::Shared };

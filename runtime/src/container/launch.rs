@@ -131,7 +131,8 @@ pub fn launch(
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
     let home = store.claim(id)?;
-    let state = first_state(id, &bundle, &plan, notify_socket)?;
+    let state =
+        State { no_new_keyring: options.no_new_keyring, ..first_state(id, &bundle, &plan, notify_socket)? };
     let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
     match build(&mut made, &bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
@@ -272,6 +273,7 @@ fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<Pat
         intel_rdt: None,
         namespaces: plan.namespaces.clone | joined | pids | cgroups | time,
         own_pids: plan.namespaces.own_pids,
+        no_new_keyring: false,
         host_mounts: Vec::new(),
         poststart: some(hooks, Hooks::poststart),
         poststop: some(hooks, Hooks::poststop),

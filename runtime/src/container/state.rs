@@ -89,6 +89,9 @@ pub struct State {
     pub intel_rdt: Option<rdt::Record>,
     /// It has a pid namespace that was made for it, and ends with its first process.
     pub own_pids: bool,
+    /// It shares the session keyring of the process that created it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// Mounts in the host's mount namespace, to be undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_mounts: Vec<HostMount>,

@@ -40,6 +40,8 @@ pub struct Target {
     pub namespaces: u64,
     /// The execution domain of the container's processes: personality(2).
     pub personality: Option<u32>,
+    /// Whether the container has a session keyring of its own.
+    pub own_keyring: bool,
 }
 
 /// Plans a process that joins a container.
@@ -82,7 +84,9 @@ pub fn plan(
         push("", Action::NamespaceRoot);
     }
     push("", Action::NewSession);
-    push("", Action::SessionKeyring { name: format!("_ses.{id}") });
+    if target.own_keyring {
+        push("", Action::SessionKeyring { name: format!("_ses.{id}") });
+    }
     if process.terminal() == Some(true) {
         let size = console_size(process.console_size().as_ref());
         push("process.terminal", Action::Console { size, mount: false });
