@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         exec_in_a_created_container,
         exec_flags_after_the_id_are_the_commands,
         exec_umask_is_the_containers,
+        exec_of_a_file_has_the_containers_umask,
         exec_stays_in_the_callers_keyring_as_its_container_does,
         exec_without_final_cpus_stays_where_it_began,
         exec_sees_no_process_of_the_runtime,
@@ -401,6 +402,20 @@ fn exec_umask_is_the_containers(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn exec_of_a_file_has_the_containers_umask(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does so since 1.2")?;
+    let c = up_with(rt, |config| config["process"]["user"]["umask"] = json!(0o027));
+    let of_file = |user: Value| {
+        let process =
+            json!({ "cwd": "/", "args": ["sh", "-c", "umask"], "env": ["PATH=/bin"], "user": user });
+        let file = rt.scratch("process");
+        fs::write(&file, process.to_string()).expect("writing the process file");
+        c.exec_with(&["--process", &file.to_string_lossy()], &[]).ok().out().to_owned()
+    };
+    assert_eq!(of_file(json!({ "uid": 0, "gid": 0 })), "0027");
+    assert_eq!(of_file(json!({ "uid": 0, "gid": 0, "umask": 0o077 })), "0077");
+    Ok(())
+}
 
 fn exec_stays_in_the_callers_keyring_as_its_container_does(rt: &Runtime) -> Checked {
     if !fs::exists("/proc/keys").unwrap_or(false) {

@@ -180,6 +180,10 @@ fn wanted_process(bundle: &Bundle, wanted: &ExecProcess) -> Result<Process> {
 
 /// What a process file doesn't say is as for the container's own process, as with runc; its limits apart.
 fn take_absent(process: &mut Process, own: &Process) {
+    if process.user().umask().is_none() {
+        let umask = own.user().umask();
+        process.user_mut().set_umask(umask);
+    }
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
     }
