@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         a_remounted_bind_changes_what_is_there,
         a_remount_takes_propagation_and_recursive_flags,
         what_is_not_mounted_is_not_remounted,
+        a_readonly_root_path_makes_the_root_readonly,
+        the_root_is_not_masked,
         a_procfs_elsewhere_may_be_mounted_over,
         many_mounts_work,
     ])
@@ -583,6 +585,21 @@ fn what_is_not_mounted_is_not_remounted(rt: &Runtime) -> Checked {
         let seen = rt.sh("true", |config| add_mount(config, "/tmp", "tmpfs", "tmpfs", options));
         seen.fails_with("mounts[7]");
     }
+    Ok(())
+}
+
+fn a_readonly_root_path_makes_the_root_readonly(rt: &Runtime) {
+    let seen = rt.sh("touch /new; touch /dev/shm/new && echo below", |config| {
+        push(config, "/linux/readonlyPaths", json!("/"));
+    });
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+    assert_eq!(seen.ok().out(), "below");
+}
+
+fn the_root_is_not_masked(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc mounts something that nobody sees")?;
+    let seen = rt.sh("true", |config| push(config, "/linux/maskedPaths", json!("/tmp/..")));
+    seen.fails_with("linux.maskedPaths[10]");
     Ok(())
 }
 

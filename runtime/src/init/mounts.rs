@@ -263,7 +263,8 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root, tree: Option<&Fd>) 
         .hint("only a procfs, or a bind mount of one, may stand on /proc"))
 }
 
-fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
+/// Whether both are the same file or directory.
+pub fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
     match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,
