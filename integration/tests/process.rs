@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         what_the_caller_waits_at_stays_its_owners,
         a_program_of_a_user_can_open_its_pipe_again,
         nothing_is_executed_from_the_working_directory,
+        few_descriptors_are_enough,
         the_personality_is_set,
         a_huge_environment_arrives,
         many_arguments_arrive,
@@ -532,6 +533,20 @@ fn nothing_is_executed_from_the_working_directory(rt: &Runtime) {
     assert_eq!(with_path(Some(".:/work"), &["./prog"]).ok().out(), "ran");
     assert_eq!(with_path(Some("none:/work"), &["prog"]).ok().out(), "ran");
 }
+
+fn few_descriptors_are_enough(rt: &Runtime) -> Checked {
+    rt.coracle_only("Go's runtime raises the limit for itself")?;
+    let bundle = rt.script("echo here");
+    for limit in [32, 48, 1024] {
+        let c = rt.container(&bundle);
+        let run_it = c.run_command(&[]);
+        let mut limited = command("prlimit", &[&format!("--nofile={limit}:1024"), "--"]);
+        limited.arg(run_it.get_program()).args(run_it.get_args());
+        assert_eq!(run(limited).ok().out(), "here", "with {limit}");
+    }
+    Ok(())
+}
+
 fn the_personality_is_set(rt: &Runtime) -> Checked {
     rt.coracle_only("runc has linux.personality since 1.2")?;
     let seen = rt.sh("uname -m", |config| config["linux"]["personality"] = json!({ "domain": "LINUX32" }));

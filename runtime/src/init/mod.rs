@@ -121,6 +121,7 @@ struct Made {
 pub fn run(mut inside: Inside<'_>) -> ! {
     let mut made =
         Made { supplies: user::Supplies::new(std::mem::take(&mut inside.id_maps)), ..Made::default() };
+    fd::heed_limit();
     // Modes that are asked for are meant exactly.
     umask(Mode::empty());
     for step in inside.steps {
