@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         a_readonly_root_path_makes_the_root_readonly,
         the_root_is_not_masked,
         a_procfs_elsewhere_may_be_mounted_over,
+        a_destination_below_a_rootfs_with_dots_is_meant_inside,
         many_mounts_work,
     ])
 }
@@ -610,4 +611,15 @@ fn a_procfs_elsewhere_may_be_mounted_over(rt: &Runtime) {
         add_mount(config, "/mnt/proc/version", "bind", &file, &["bind"]);
     });
     assert_eq!(seen.ok().out(), "of the host");
+}
+
+fn a_destination_below_a_rootfs_with_dots_is_meant_inside(rt: &Runtime) {
+    let bundle = rt.script("grep -c ' /x/y ' /proc/self/mountinfo");
+    let name = bundle.path().file_name().expect("a name").to_string_lossy().into_owned();
+    let target = bundle.rootfs("x/y").to_string_lossy().into_owned();
+    let bundle = bundle.edit(|config| {
+        config["root"]["path"] = json!(format!("../{name}/./rootfs"));
+        add_mount(config, &target, "tmpfs", "tmpfs", &[]);
+    });
+    assert_eq!(rt.container(&bundle).run().ok().out(), "1");
 }

@@ -296,7 +296,7 @@ fn root_steps(
     }
     let context = mounts::Context {
         bundle: &bundle.dir,
-        rootfs: &bundle.rootfs,
+        rootfs: &clean(&bundle.rootfs),
         cgroup_v1: cgroup_hierarchies(layout, cgroup, namespaces),
         cgroup_v2_bind: (!namespaces.own_cgroups)
             .then(|| directory(cgroup, cgroup::Place::is_unified))

@@ -17,7 +17,7 @@ use crate::sys::mount::Attributes;
 pub struct Context<'a> {
     /// The bundle's directory: a relative source begins here.
     pub bundle: &'a Path,
-    /// The rootfs on the host.
+    /// The rootfs on the host, cleaned as destinations are.
     pub rootfs: &'a Path,
     /// The v1 hierarchies as the container is to see them; none on pure cgroup v2.
     pub cgroup_v1: Option<Vec<CgroupHierarchy>>,
