@@ -469,6 +469,8 @@ fn a_hook_may_leave_its_input_unread(rt: &Runtime) {
             set(config, point, json!([{ "path": "/bin/true" }]));
         }
     });
-    let _ = rt.container(&bundle).run();
+    let run = rt.container(&bundle).run();
+    // The container's side of runc has no pipe to take so much.
+    assert!(run.status.success() || rt.kind() != coracle_integration::Kind::Coracle, "{run}");
     rt.assert_clean();
 }

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         network_ipc_and_uts_namespaces_can_be_joined,
         a_pid_namespace_can_be_joined,
         a_mount_namespace_can_be_joined,
+        cgroup_and_time_namespaces_can_be_joined,
         a_path_that_is_no_namespace_is_refused,
         containers_can_share_a_network,
         a_network_sysctl_is_set_inside_only,
@@ -173,6 +174,29 @@ fn a_mount_namespace_can_be_joined(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn cgroup_and_time_namespaces_can_be_joined(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 knows no time namespaces")?;
+    let bundle = rt.sleeper().edit(|config| {
+        push(config, "/linux/namespaces", json!({ "type": "cgroup" }));
+        push(config, "/linux/namespaces", json!({ "type": "time" }));
+        config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 100_000_000 } });
+    });
+    let donor = rt.container(&bundle);
+    donor.up();
+    let bundle = rt.sleeper().edit(|config| {
+        for kind in ["cgroup", "time"] {
+            join_namespace(config, kind, &format!("/proc/{}/ns/{kind}", donor.pid()));
+        }
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    for kind in ["cgroup", "time"] {
+        assert_eq!(host::namespace_of(c.pid(), kind), host::namespace_of(donor.pid(), kind), "{kind}");
+    }
+    let uptime = c.exec(&["cat", "/proc/uptime"]).ok();
+    assert!(uptime.out().starts_with("100"), "{uptime}");
+    Ok(())
+}
 
 fn a_path_that_is_no_namespace_is_refused(rt: &Runtime) -> Checked {
     rt.coracle_only("runc waits for somebody to write into a FIFO")?;
