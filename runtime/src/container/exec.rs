@@ -393,7 +393,7 @@ fn finish(
     }
     channel.send(&Frame::Go).doing(|| "let the process go on")?;
     let state = &container.state;
-    await_execution(channel, pidfd, |listener| {
+    await_execution(channel, |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("running"))
     })?;

@@ -12,6 +12,7 @@ use oci_spec::runtime::Hooks;
 use super::host::{self, ChildNamespaces};
 use super::identity::Identity;
 use super::learn;
+use super::listener::Agent;
 use super::options::{CreateOptions, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap};
 use super::sources::Sources;
@@ -127,8 +128,12 @@ pub fn launch(
         log::warn!("{warning}");
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
+    let seccomp_agent = plan.seccomp.as_ref().and_then(|program| program.listener.as_ref()).map(Agent::from);
+    if let Some(agent) = &seccomp_agent {
+        agent.look_for()?;
+    }
     let home = store.claim(id)?;
-    let state = first_state(id, &bundle, &plan, notify_socket)?;
+    let state = first_state(id, &bundle, &plan, notify_socket, seccomp_agent)?;
     let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
     match build(&mut made, &bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
@@ -243,7 +248,13 @@ pub fn kept_descriptors(preserve: u32) -> Result<u32> {
     }
 }
 
-fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<PathBuf>) -> Result<State> {
+fn first_state(
+    id: &str,
+    bundle: &Bundle,
+    plan: &Plan,
+    notify_socket: Option<PathBuf>,
+    seccomp_agent: Option<Agent>,
+) -> Result<State> {
     let spec = &bundle.spec;
     let some = |hooks: Option<&Hooks>, pick: fn(&Hooks) -> &Option<Vec<oci_spec::runtime::Hook>>| {
         hooks.and_then(|hooks| pick(hooks).clone()).unwrap_or_default()
@@ -271,7 +282,7 @@ fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<Pat
         host_mounts: plan.host_mounts.clone(),
         poststart: some(hooks, Hooks::poststart),
         poststop: some(hooks, Hooks::poststop),
-        seccomp_agent: plan.seccomp.as_ref().and_then(|program| program.listener.as_ref()).map(Into::into),
+        seccomp_agent,
         notify_socket,
     })
 }

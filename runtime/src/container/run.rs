@@ -124,8 +124,7 @@ fn execute(
     launched: Launched,
     mut hand_over: impl FnMut(&Launched, OwnedFd) -> Result<()>,
 ) -> Result<Launched> {
-    let executed =
-        await_execution(&launched.channel, &launched.pidfd, |listener| hand_over(&launched, listener));
+    let executed = await_execution(&launched.channel, |listener| hand_over(&launched, listener));
     match executed {
         Ok(()) => Ok(launched),
         Err(error) => {

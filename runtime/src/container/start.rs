@@ -1,12 +1,16 @@
 //! `start`: opening the gate at which a created container waits.
 
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
 use super::host::call;
 use super::listener::{await_execution, unasked};
 use super::notify;
 use super::process::wait_for_end;
 use super::state::{Container, State, Status};
 use super::store::{GATE, Store};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::hooks::{self, Side};
 use crate::init::channel::{Channel, Frame};
 use crate::sys::signal;
@@ -42,22 +46,39 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
     container.home.unlink(GATE)?;
     let state = &container.state;
     let pid = state.init.map_or(0, |init| init.pid);
-    await_execution(&channel, &init, |listener| {
-        let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
-        agent.take(&listener, pid, &state.for_hooks("created"))
-    })?;
+    let mut refused = false;
+    let executed = await_execution(&channel, |listener| {
+        let agent = state.seccomp_agent.as_ref().ok_or_else(unasked);
+        let taken = agent.and_then(|agent| agent.take(&listener, pid, &state.for_hooks("created")));
+        refused = taken.is_err();
+        taken
+    });
     drop(channel);
+    if refused {
+        // Under a filter whose agent is missing, it could neither go on nor be started again.
+        take_away(&container, &init)?;
+    }
+    executed?;
     if let Err(error) = run_poststart(&container.state) {
         // runtime-spec, runtime.md "Lifecycle" step 10: the container is stopped, and the error told.
-        signal::send(&init, libc::SIGKILL).doing(|| "stop the container whose poststart hook failed")?;
-        wait_for_end(&init, PATIENCE)?;
-        super::delete::remove(&container.home, &container.state)?;
+        take_away(&container, &init)?;
         return Err(error);
     }
     if let Some(notify) = notify {
         notify.wait_until_ready(&init)?;
     }
     Ok(())
+}
+
+/// Ends a container that could not be started, and leaves nothing of it.
+fn take_away(container: &Container, init: &OwnedFd) -> Result<()> {
+    match signal::send(init, libc::SIGKILL) {
+        // It may have ended by itself.
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(Error::os(errno, "stop the container that could not be started")),
+    }
+    wait_for_end(init, PATIENCE)?;
+    super::delete::remove(&container.home, &container.state)
 }
 
 fn already_running() -> Error {

@@ -38,8 +38,8 @@ pub enum Frame {
     Ready,
     /// Host side: go on.
     Go,
-    /// Container side: a seccomp listener is at this descriptor of it.
-    Listener(i32),
+    /// Container side: a seccomp listener, as the attached descriptor.
+    Listener(OwnedFd),
     /// Either side: this failed.
     Failed(Error),
 }
@@ -61,6 +61,11 @@ impl Channel {
         Self(socket)
     }
 
+    /// The same end of the socket once more, close-on-exec.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Sends a frame. A peer that is gone is an error, not a signal.
     pub fn send(&self, frame: &Frame) -> Result<(), Errno> {
         match frame {
@@ -71,7 +76,7 @@ impl Channel {
             Frame::Born(pid, pidfd) => self.send_bytes(format!("B{pid}").as_bytes(), Some(pidfd.as_fd())),
             Frame::Ready => self.send_bytes(b"R", None),
             Frame::Go => self.send_bytes(b"G", None),
-            Frame::Listener(number) => self.send_bytes(format!("L{number}").as_bytes(), None),
+            Frame::Listener(listener) => self.send_bytes(b"L", Some(listener.as_fd())),
             Frame::Console(master) => self.send_bytes(b"C", Some(master.as_fd())),
             Frame::Failed(error) => {
                 let mut bytes = b"E".to_vec();
@@ -111,7 +116,7 @@ impl Channel {
             (Some((b'R', _)), _) => Ok(Some(Frame::Ready)),
             (Some((b'G', _)), _) => Ok(Some(Frame::Go)),
             (Some((b'C', _)), Some(master)) => Ok(Some(Frame::Console(master))),
-            (Some((b'L', number)), _) => Ok(Some(Frame::Listener(parse_number(number)?))),
+            (Some((b'L', _)), Some(listener)) => Ok(Some(Frame::Listener(listener))),
             (Some((b'E', text)), _) => Ok(Some(Frame::Failed(
                 serde_json::from_slice(text)
                     .unwrap_or_else(|_| Error::new(Kind::System, String::from_utf8_lossy(text))),

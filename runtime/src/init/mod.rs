@@ -14,6 +14,7 @@ mod fd;
 pub mod filesystem;
 mod handover;
 mod hidden;
+mod listener;
 mod mounts;
 pub mod procfs;
 mod program;

@@ -81,16 +81,6 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Duplicates descriptor `number` of the process that `pidfd` is (Linux 5.6).
-pub fn take_descriptor(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd, Errno> {
-    let raw = check(unsafe {
-        // SAFETY: only integers are passed.
-        libc::syscall(libc::SYS_pidfd_getfd, std::os::fd::AsRawFd::as_raw_fd(&pidfd), number, 0)
-    })?;
-    // SAFETY: the kernel returned a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
-}
-
 /// Leaves the namespaces that `flags` (`CLONE_NEW*`) name for new ones.
 pub fn unshare(flags: u64) -> Result<(), Errno> {
     // SAFETY: the flags that could break Rust's view of the process (CLONE_FILES, CLONE_VM) are no namespaces
