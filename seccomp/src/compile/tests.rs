@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes values to pass on")]
 
 use crate::bpf::{SeccompData, ret};
+use crate::error::Problem;
 use crate::interp;
 use crate::simulate::{Query, Simulator};
 use crate::{Arch, Profile, Syscall, X32_BIT, compile};
@@ -290,6 +291,35 @@ fn big_endian_arguments_are_read_from_the_right_halves() {
     assert_eq!(ask(0x1_0000_0006), ret::ALLOW);
     assert_eq!(ask(0x1_0000_0005), EPERM);
     assert_eq!(ask(0x5_0000_0001), ret::ALLOW);
+}
+
+#[test]
+fn on_narrow_architectures_rules_contradict_each_other_by_their_low_bits() {
+    let rules = |value: u64| {
+        profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
+            {"names": ["openat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5,
+             "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": value}]},
+            {"names": ["openat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 6,
+             "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": 1}]},
+        ]}))
+    };
+    let error = compile(&rules(0x1_0000_0001), Arch::X86_64).unwrap_err();
+    assert!(matches!(error.problem(), Problem::Contradiction { arch: Arch::X86, .. }), "{error}");
+    assert!(compile(&rules(0x1_0000_0002), Arch::X86_64).is_ok());
+}
+
+#[test]
+fn equal_rules_count_once() {
+    let rule = json!({"names": ["openat"], "action": "SCMP_ACT_ERRNO",
+        "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": 1}]});
+    let of = |count: usize| {
+        compile(
+            &profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": vec![rule.clone(); count]})),
+            Arch::X86_64,
+        )
+        .unwrap()
+    };
+    assert_eq!(of(1), of(5000));
 }
 
 #[test]
