@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         calls_newer_than_the_profile_are_enosys,
         an_explicit_rule_for_a_newer_call_wins,
         unknown_names_are_skipped,
+        a_section_that_says_nothing_is_no_filter,
         the_filter_is_loaded_with_no_new_privileges,
         the_filter_is_loaded_without_no_new_privileges,
         the_filter_is_loaded_for_a_user_without_capabilities,
@@ -317,6 +318,11 @@ fn unknown_names_are_skipped(rt: &Runtime) {
     assert_eq!(ran.ok().out(), "1");
 }
 
+fn a_section_that_says_nothing_is_no_filter(rt: &Runtime) {
+    let ran = rt.sh("grep ^Seccomp: /proc/self/status", |config| config["linux"]["seccomp"] = json!({})).ok();
+    assert_eq!(ran.out().split_whitespace().last(), Some("0"));
+}
+
 const STATUS: &str =
     "grep -E '^(Seccomp|NoNewPrivs|CapEff):' /proc/self/status | tr -d '\\t'; mkdir /tmp/new; echo $?";
 
@@ -429,7 +435,11 @@ fn a_wrong_profile_is_told_with_its_place(rt: &Runtime) -> Checked {
     rt.coracle_only("runc names the value at most")?;
     for (filter, place, problem) in [
         (json!({ "defaultAction": "SCMP_ACT_PERHAPS" }), "linux.seccomp.defaultAction", "SCMP_ACT_PERHAPS"),
-        (json!({ "syscalls": [] }), "linux.seccomp.defaultAction", "missing"),
+        (
+            json!({ "syscalls": [rule(&["read"], "SCMP_ACT_ALLOW")] }),
+            "linux.seccomp.defaultAction",
+            "missing",
+        ),
         (
             profile("SCMP_ACT_ALLOW", &[json!({ "names": [], "action": "SCMP_ACT_ERRNO" })]),
             "linux.seccomp.syscalls[0].names",
