@@ -80,7 +80,13 @@ fn begin(
     };
     let facts = host::facts(Some(&process), false)?;
     let linux = bundle.spec.linux().as_ref();
-    let plan = plan::exec::plan(&process, linux, bundle.seccomp.as_deref(), target, id, &facts)?;
+    let seccomp = bundle.seccomp.as_deref().filter(|_| !container.state.learning);
+    if container.state.learning {
+        log::warn!(
+            "container {id} is run to learn a seccomp profile: this process has no filter, and its system calls are not recorded"
+        );
+    }
+    let plan = plan::exec::plan(&process, linux, seccomp, target, id, &facts)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }

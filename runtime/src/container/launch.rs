@@ -133,7 +133,11 @@ pub fn launch(
         agent.look_for()?;
     }
     let home = store.claim(id)?;
-    let state = first_state(id, &bundle, &plan, notify_socket, seccomp_agent)?;
+    let state = State {
+        seccomp_agent,
+        learning: wish == Wish::Learn,
+        ..first_state(id, &bundle, &plan, notify_socket)?
+    };
     let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
     match build(&mut made, &bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
@@ -248,13 +252,7 @@ pub fn kept_descriptors(preserve: u32) -> Result<u32> {
     }
 }
 
-fn first_state(
-    id: &str,
-    bundle: &Bundle,
-    plan: &Plan,
-    notify_socket: Option<PathBuf>,
-    seccomp_agent: Option<Agent>,
-) -> Result<State> {
+fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<PathBuf>) -> Result<State> {
     let spec = &bundle.spec;
     let some = |hooks: Option<&Hooks>, pick: fn(&Hooks) -> &Option<Vec<oci_spec::runtime::Hook>>| {
         hooks.and_then(|hooks| pick(hooks).clone()).unwrap_or_default()
@@ -282,7 +280,8 @@ fn first_state(
         host_mounts: plan.host_mounts.clone(),
         poststart: some(hooks, Hooks::poststart),
         poststop: some(hooks, Hooks::poststop),
-        seccomp_agent,
+        seccomp_agent: None,
+        learning: false,
         notify_socket,
     })
 }

@@ -85,13 +85,14 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
         return Ok(0);
     }
     let status = foreground::wait(&signals, launched.pid, &launched.pidfd, launched.master, notify)?;
-    let profile = lesson.map(Lesson::end).transpose()?;
-    if !options.keep {
-        delete::remove(&launched.home, &launched.state)?;
+    let removed = if options.keep { Ok(()) } else { delete::remove(&launched.home, &launched.state) };
+    if let (Some(output), Some(lesson)) = (output, lesson) {
+        lesson
+            .end()
+            .and_then(|profile| output.write(&profile))
+            .map_err(|error| error.hint(format!("the container itself has ended, with status {status}")))?;
     }
-    if let (Some(output), Some(profile)) = (output, profile) {
-        output.write(&profile)?;
-    }
+    removed?;
     signals.release()?;
     Ok(status)
 }

@@ -100,6 +100,9 @@ pub struct State {
     /// The agent that gets the seccomp listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_agent: Option<Agent>,
+    /// Its system calls are recorded (`run --seccomp-learn`), and the filter of its bundle doesn't apply.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learning: bool,
     /// The notification socket of the service manager, at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify_socket: Option<PathBuf>,
