@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::fd::Fd;
 use super::filesystem;
 use super::mounts::{attach, change, clone_tree};
+use super::null;
 use super::root::{Root, is_directory};
 use crate::error::{Doing, Result};
 use crate::plan::step::NewFilesystem;
@@ -66,25 +67,13 @@ impl Masks {
         } else {
             let null = match &mut self.null {
                 Some(null) => null,
-                none => none.insert(open_null(root)?),
+                none => none.insert(
+                    null::open(root, OFlags::PATH)
+                        .map_err(|error| error.while_doing("hide a file behind /dev/null"))?,
+                ),
             };
             clone_tree(null.as_fd(), false).doing(|| "copy /dev/null's mount")?
         };
         attach(&tree, &target)
     }
-}
-
-/// The container's /dev/null, proven to be the null device: a link or a file that an image put there instead
-/// would be mounted over what is to be hidden (CVE-2025-31133).
-fn open_null(root: &Root) -> Result<Fd> {
-    let null = root
-        .open_with(
-            Path::new("/dev/null"),
-            OFlags::PATH | OFlags::NOFOLLOW,
-            rustix::fs::ResolveFlags::NO_SYMLINKS,
-        )
-        .doing(|| "open the container's /dev/null, which masks files")?;
-    super::devices::expect_device(null.as_fd(), 1, 3)
-        .map_err(|error| error.while_doing("check the container's /dev/null, which masks files"))?;
-    Ok(null)
 }

@@ -15,6 +15,7 @@ pub mod filesystem;
 mod handover;
 mod hidden;
 mod mounts;
+mod null;
 pub mod procfs;
 mod program;
 mod root;
@@ -248,6 +249,7 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::ReadonlyPath { path } => hidden::readonly_path(path, root(&made.root)?),
         Action::MaskPath { path } => made.masks.hide(path, root(&made.root)?),
+        Action::OwnNull => null::own_streams(root(&made.root)?),
         Action::LetGo => handover::let_go(inside, made),
         Action::Rlimit { name, resource, soft, hard } => settings::set_limit(name, *resource, *soft, *hard),
         Action::OomScoreAdj { value } => {

@@ -60,6 +60,7 @@ pub fn plan(
         push("process.ioPriority", Action::IoPriority { value: io_priority(priority) });
     }
     affinity(process, role, &mut push)?;
+    push("", Action::OwnNull);
     push("", Action::LetGo);
     let capabilities = capabilities(process.capabilities().as_ref(), facts, warnings);
     push("process.cwd", Action::WorkingDirectory { path: process.cwd().clone(), make: role == Role::Init });

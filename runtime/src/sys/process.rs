@@ -69,10 +69,16 @@ pub fn close_together(fds: Vec<OwnedFd>) {
 /// Makes `from` descriptor 0, 1 and 2.
 pub fn become_stdio(from: BorrowedFd<'_>) -> Result<(), Errno> {
     for number in 0..=2 {
-        // SAFETY: replacing the standard descriptors is the point; nothing holds them as owned.
-        check(libc::c_long::from(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&from), number) }))?;
+        replace_inherited(number, from)?;
     }
     Ok(())
+}
+
+/// Makes descriptor `number`, which the caller of this program handed over, a duplicate of `from`. It stays open across
+/// execve(2).
+pub fn replace_inherited(number: RawFd, from: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: replacing it is the point; nothing holds an inherited descriptor as owned.
+    check(libc::c_long::from(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&from), number) })).map(drop)
 }
 
 /// Ends the calling process at once, without running what is registered for its exit.

@@ -62,6 +62,9 @@ impl fmt::Display for Action {
             Self::Sysctl { file, value } => write!(f, "write {value:?} to /proc/sys/{}", file.display()),
             Self::ReadonlyPath { path } => write!(f, "make {} read-only", path.display()),
             Self::MaskPath { path } => write!(f, "mask {}", path.display()),
+            Self::OwnNull => {
+                f.write_str("give null devices on the standard streams up for the container's own")
+            }
             Self::LetGo => f.write_str("close the runtime's descriptors"),
             Self::Rlimit { name, soft, hard, .. } => {
                 write!(f, "set {name} to {} (soft) and {} (hard)", limit(*soft), limit(*hard))
