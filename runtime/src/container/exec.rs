@@ -71,7 +71,12 @@ fn begin(
         _ => {}
     }
     let bundle = own_bundle(&container)?;
+    super::image::protect_from(&bundle.spec)?;
+    if let ExecProcess::File { path, .. } = &options.process {
+        super::image::protect_before_reading(path)?;
+    }
     let process = wanted_process(&bundle, &options.process)?;
+    super::image::protect_from_added(&process, &bundle.spec)?;
     check(process.terminal() == Some(true))?;
     let linux = bundle.spec.linux().as_ref();
     let target = Target {

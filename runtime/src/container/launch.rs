@@ -90,26 +90,34 @@ impl Launched {
     }
 }
 
+/// Reads and checks the bundle of a new container. It may begin this program anew: see [`super::image`].
+pub fn read(id: &str, options: &CreateOptions) -> Result<Bundle> {
+    super::store::check_id(id)?;
+    super::image::protect_before_reading(&options.bundle.join(&options.config))?;
+    let bundle = Bundle::load(&options.bundle, &options.config)?;
+    super::image::protect_from(&bundle.spec)?;
+    Ok(bundle)
+}
+
 /// Makes a container and waits until it stands.
 pub fn launch(
     store: &Store,
     settings: &Settings,
     id: &str,
+    bundle: &Bundle,
     options: &CreateOptions,
     wish: Wish,
     interrupt: &Interrupt,
 ) -> Result<Launched> {
-    super::store::check_id(id)?;
-    let bundle = Bundle::load(&options.bundle, &options.config)?;
     let terminal =
         bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
     check_console(terminal, wish, options.console_socket.as_deref())?;
     let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let plan = plan::create(
         id,
-        &bundle,
+        bundle,
         &Layout::detect()?,
-        &host::bundle_facts(&bundle)?,
+        &host::bundle_facts(bundle)?,
         &plan::Options {
             no_pivot: options.no_pivot,
             no_new_keyring: options.no_new_keyring,
@@ -128,9 +136,9 @@ pub fn launch(
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
     let home = store.claim(id)?;
-    let state = first_state(id, &bundle, &plan, notify_socket)?;
+    let state = first_state(id, bundle, &plan, notify_socket)?;
     let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
-    match build(&mut made, &bundle, &plan, options, settings, interrupt) {
+    match build(&mut made, bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
             (Some(cgroup), Some(pidfd)) => {
                 Ok(Launched { home: made.home, state: made.state, cgroup, pid, pidfd, channel, master })

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::foreground::{self, Signals};
 use super::identity::Identity;
-use super::launch::{Launched, Wish, launch};
+use super::launch::{Launched, Wish, launch, read};
 use super::learn::{Lesson, Output};
 use super::listener::{await_execution, unasked};
 use super::options::{CreateOptions, RunOptions, Settings};
@@ -17,9 +17,10 @@ use crate::interrupt::Interrupt;
 
 /// Makes a container that waits for [`super::start`].
 pub fn create(store: &Store, settings: &Settings, id: &str, options: &CreateOptions) -> Result<()> {
+    let bundle = read(id, options)?;
     // A signal in the middle would leave half a container behind.
     let signals = Signals::hold()?;
-    let launched = launch(store, settings, id, options, Wish::Create, &Interrupt::watch()?)?;
+    let launched = launch(store, settings, id, &bundle, options, Wish::Create, &Interrupt::watch()?)?;
     go(launched).map(drop)?;
     signals.release()
 }
@@ -36,8 +37,10 @@ pub struct Begun {
 /// As [`create`], for a caller of the library, who serves the terminal itself. The container's first process is the
 /// caller's child.
 pub fn create_here(store: &Store, settings: &Settings, id: &str, options: &CreateOptions) -> Result<Begun> {
+    let bundle = read(id, options)?;
     let signals = Signals::hold()?;
-    let launched = go(launch(store, settings, id, options, Wish::CreateHere, &Interrupt::watch()?)?)?;
+    let interrupt = Interrupt::watch()?;
+    let launched = go(launch(store, settings, id, &bundle, options, Wish::CreateHere, &interrupt)?)?;
     signals.release()?;
     match launched.state.init {
         Some(process) => Ok(Begun { process, master: launched.master }),
@@ -47,7 +50,6 @@ pub fn create_here(store: &Store, settings: &Settings, id: &str, options: &Creat
 
 /// Makes a container, starts it, and, unless it is detached, waits for its end. Gives the exit status.
 pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -> Result<i32> {
-    let signals = Signals::hold()?;
     let wish = match (&options.learn, options.detach) {
         (None, true) => Wish::Detach,
         (None, false) => Wish::Foreground,
@@ -60,11 +62,13 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
             .hint("leave out --detach or --seccomp-learn"));
         }
     };
+    let bundle = read(id, &options.create)?;
+    let signals = Signals::hold()?;
     let output = options.learn.as_deref().map(Output::open).transpose()?;
     if wish.waits() && !options.no_subreaper {
         process::adopt_orphans()?;
     }
-    let launched = launch(store, settings, id, &options.create, wish, &Interrupt::watch()?)?;
+    let launched = launch(store, settings, id, &bundle, &options.create, wish, &Interrupt::watch()?)?;
     let (launched, notify) =
         or_destroy(launched, |launched| notify::Proxy::open(&launched.home, &launched.state))?;
     let mut lesson = None;
