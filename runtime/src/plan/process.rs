@@ -230,17 +230,12 @@ pub fn keep_last(env: &mut Vec<CString>) {
     fn name(entry: &CString) -> &[u8] {
         entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
     }
-    let mut index = 0;
-    while index < env.len() {
-        let repeated = env
-            .get(index)
-            .is_some_and(|entry| env.iter().skip(index + 1).any(|later| name(later) == name(entry)));
-        if repeated {
-            env.remove(index);
-        } else {
-            index += 1;
-        }
-    }
+    let mut last: Vec<bool> = {
+        let mut seen = HashSet::with_capacity(env.len());
+        env.iter().rev().map(|entry| seen.insert(name(entry))).collect()
+    };
+    // In pace with `retain`, which goes from the first to the last.
+    env.retain(|_| last.pop().unwrap_or(true));
 }
 
 #[cfg(test)]
@@ -252,6 +247,15 @@ mod tests {
         let mut env = vec![c"A=1".to_owned(), c"B=2".to_owned(), c"A=3".to_owned()];
         keep_last(&mut env);
         assert_eq!(env, [c"B=2".to_owned(), c"A=3".to_owned()]);
+    }
+
+    #[test]
+    fn an_environment_of_any_length_is_gone_through_once() {
+        let entry = |number: usize| CString::new(format!("V{number}=")).unwrap();
+        let mut env: Vec<CString> = (0..200_000).chain(0..200_000).map(entry).collect();
+        keep_last(&mut env);
+        assert_eq!(env.len(), 200_000);
+        assert_eq!(env.first(), Some(&entry(0)));
     }
 
     #[test]
