@@ -48,11 +48,15 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
                 Make::File
             };
             change_bind(&tree, mount)?;
-            let target = open_target(mount, root, make)?;
+            let is_proc = filesystem::is_proc_root(&tree).doing(|| "look at the source's filesystem")?;
+            let target = open_target(mount, root, make, is_proc)?;
             attach(&tree, &target)?;
             tree
         }
-        What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
+        What::New(new) => match make_filesystem(mount, new, root, supplies, channel)? {
+            Some(mounted) => mounted,
+            None => return Ok(()),
+        },
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
             rustix::process::fchdir(&target).doing(|| "change to the target")?;
@@ -176,10 +180,33 @@ fn locked_flags(mount: &Fd, clear: u64) -> Vec<&'static str> {
     .collect()
 }
 
-/// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime.
-fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
-    let target = root
-        .open_or_make(&mount.target, make)
+/// proc and sysfs must stand where they seem to: a link there would move them, and what is masked later with them.
+fn must_not_follow(what: &What) -> Option<&str> {
+    match what {
+        What::New(new) if matches!(new.fstype.as_str(), "proc" | "sysfs") => Some(&new.fstype),
+        _ => None,
+    }
+}
+
+/// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime. What is mounted
+/// may be a whole procfs.
+fn open_target(mount: &Mount, root: &Root, make: Make, is_proc: bool) -> Result<Fd> {
+    let opened = match must_not_follow(&mount.what) {
+        Some(fstype) => match root.open_or_make_without_links(&mount.target) {
+            Err(Errno::LOOP) => {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "filesystem \"{fstype}\" must be mounted on ordinary directory: {} is, or lies behind, a symbolic link",
+                        mount.target.display()
+                    ),
+                ));
+            }
+            opened => opened,
+        },
+        None => root.open_or_make(&mount.target, make),
+    };
+    let target = opened
         .doing(|| format!("open the target {} in the rootfs", mount.target.display()))
         .map_err(|error| match error.errno() {
             Some(Errno::ROFS) => error
@@ -200,16 +227,16 @@ fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
         .hint("a symbolic link of the image leads there: mount on another path"));
     }
     if filesystem::is_procfs(&target).doing(|| "look at the target's filesystem")? {
-        check_proc_overlay(&target, &mount.what)?;
+        check_proc_overlay(&target, is_proc)?;
     } else {
-        check_proc_place(mount, &target, root)?;
+        check_proc_place(mount, &target, root, is_proc)?;
     }
     Ok(target)
 }
 
 /// While no procfs is mounted, /proc of the rootfs is a directory like any other; but what is mounted there is what the
 /// container's processes, and the runtime's own checks, take for procfs (CVE-2019-16884).
-fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
+fn check_proc_place(mount: &Mount, target: &Fd, root: &Root, is_proc: bool) -> Result<()> {
     let is_bind = matches!(mount.what, What::Bind { .. });
     let place = Path::new("/proc");
     let inside = mount.target.strip_prefix(place).ok().map(|inside| inside.to_string_lossy().into_owned());
@@ -219,7 +246,7 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
         None => is_bind && root.open(place).is_ok_and(|proc| is_same(&proc, target)),
     };
     let refused = match &inside {
-        _ if is_place => !shows_procfs(&mount.what),
+        _ if is_place => !is_proc,
         Some(inside) => !PROC_OVERLAYS.contains(&inside.as_str()),
         None => false,
     };
@@ -238,18 +265,11 @@ fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
     }
 }
 
-/// Whether what is mounted is a procfs.
-fn shows_procfs(what: &What) -> bool {
-    match what {
-        What::New(new) => new.fstype == "proc",
-        What::Bind { source, .. } => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .is_ok_and(|source| filesystem::is_procfs(&source).unwrap_or(false)),
-        _ => false,
-    }
-}
-
 /// Only a list of files of procfs may be mounted over, and its root only by another procfs.
-fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
+fn check_proc_overlay(target: &Fd, is_proc: bool) -> Result<()> {
+    if is_proc && filesystem::is_proc_root(target).doing(|| "look at the target")? {
+        return Ok(());
+    }
     let links =
         openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open /proc/self/fd")?;
@@ -258,8 +278,7 @@ fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
         .doing(|| "find where the target lies in procfs")?;
     let path = path.to_string_lossy();
     let inside = path.rsplit_once("/proc/").map_or("", |(_, inside)| inside);
-    let allowed = PROC_OVERLAYS.contains(&inside) || (path.ends_with("/proc") && shows_procfs(what));
-    if allowed {
+    if PROC_OVERLAYS.contains(&inside) {
         return Ok(());
     }
     Err(Error::new(Kind::Config, format!("{path} lies inside procfs and cannot be mounted over")).hint(
@@ -267,14 +286,14 @@ fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
     ))
 }
 
-/// proc and sysfs must stand where they seem to: a link there would move them, and what is masked later with it.
+/// Makes a filesystem, and mounts it.
 fn make_filesystem(
     mount: &Mount,
     new: &NewFilesystem,
     root: &Root,
     supplies: &mut Supplies,
     channel: &Channel,
-) -> Result<Fd> {
+) -> Result<Option<Fd>> {
     let too_long =
         |value: &Option<String>| value.as_ref().is_some_and(|value| value.len() > filesystem::LONGEST_VALUE);
     if let Some((name, _)) = new.options.iter().find(|(_, value)| too_long(value)) {
@@ -290,24 +309,7 @@ fn make_filesystem(
         return classic_mount(mount, new, root);
     }
     let mode = mode_to_keep(mount, new, root)?;
-    let target = if matches!(new.fstype.as_str(), "proc" | "sysfs") {
-        match root.open_without_links(&mount.target) {
-            Err(Errno::LOOP) => {
-                return Err(Error::new(
-                    Kind::Config,
-                    format!(
-                        "filesystem \"{}\" must be mounted on ordinary directory: {} is, or lies behind, a symbolic link",
-                        new.fstype,
-                        mount.target.display()
-                    ),
-                ));
-            }
-            Err(Errno::NOENT) => open_target(mount, root, Make::Directory)?,
-            found => found.doing(|| format!("open the target {} in the rootfs", mount.target.display()))?,
-        }
-    } else {
-        open_target(mount, root, Make::Directory)?
-    };
+    let target = open_target(mount, root, Make::Directory, new.fstype == "proc")?;
     let tree = match mode {
         Some(mode) => {
             let mut new = new.clone();
@@ -327,7 +329,7 @@ fn make_filesystem(
         None => tree,
     };
     attach(&tree, &target)?;
-    Ok(tree)
+    Ok(Some(tree))
 }
 
 /// Where the kernel refuses a new sysfs, since the network namespace isn't the user namespace's own, the host's stands
@@ -367,9 +369,10 @@ fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Optio
 }
 
 /// mount(2), for options that are too long for fsconfig(2). It acts on the working directory, which was
-/// resolved as a descriptor.
-fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> {
-    let target = open_target(mount, root, Make::Directory)?;
+/// resolved as a descriptor, and gives the mount its flags at once. Gives the mount only where more is to be done with it,
+/// which takes resolving it again.
+fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Option<Fd>> {
+    let target = open_target(mount, root, Make::Directory, false)?;
     rustix::process::fchdir(&target).doing(|| "change to the target")?;
     let data: Vec<String> = new
         .options
@@ -378,11 +381,34 @@ fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> 
         .collect();
     let data = std::ffi::CString::new(data.join(","))
         .map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
-    rustix::mount::mount(&new.source, ".", &new.fstype, MountFlags::empty(), Some(data.as_c_str()))
+    let flags = classic_flags(new.attributes | mount.attributes.set);
+    rustix::mount::mount(&new.source, ".", &new.fstype, flags, Some(data.as_c_str()))
         .doing(|| format!("mount {}", new.fstype))?;
-    let mounted = root.open(&mount.target).doing(|| "open the new mount")?;
-    change(&mounted, Attributes { set: new.attributes | mount.attributes.set, ..mount.attributes }, false)?;
-    Ok(mounted)
+    if mount.recursive == Attributes::default() && mount.propagation.is_empty() {
+        return Ok(None);
+    }
+    root.open(&mount.target).map(Some).doing(|| "open the new mount")
+}
+
+/// Attributes of a new mount (`MOUNT_ATTR_*`) as flags of mount(2).
+fn classic_flags(attributes: u64) -> MountFlags {
+    let atime = attributes & libc::MOUNT_ATTR__ATIME;
+    [
+        (attributes & libc::MOUNT_ATTR_RDONLY != 0, MountFlags::RDONLY),
+        (attributes & libc::MOUNT_ATTR_NOSUID != 0, MountFlags::NOSUID),
+        (attributes & libc::MOUNT_ATTR_NODEV != 0, MountFlags::NODEV),
+        (attributes & libc::MOUNT_ATTR_NOEXEC != 0, MountFlags::NOEXEC),
+        (attributes & libc::MOUNT_ATTR_NODIRATIME != 0, MountFlags::NODIRATIME),
+        (
+            attributes & libc::MOUNT_ATTR_NOSYMFOLLOW != 0,
+            MountFlags::from_bits_retain(libc::MS_NOSYMFOLLOW as u32),
+        ),
+        (atime == libc::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
+        (atime == libc::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
+    ]
+    .into_iter()
+    .filter(|(set, _)| *set)
+    .fold(MountFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
 /// The v1 hierarchies as the container sees them: a tmpfs with one mount for each.
@@ -399,7 +425,7 @@ fn cgroup_v1(
         options: vec![("mode".to_owned(), Some("755".to_owned()))],
         attributes: 0,
     })?;
-    let target = open_target(mount, root, Make::Directory)?;
+    let target = open_target(mount, root, Make::Directory, false)?;
     attach(&tmpfs, &target)?;
     for hierarchy in hierarchies {
         let name = hierarchy.name.as_str();

@@ -63,6 +63,24 @@ impl Root {
         }
     }
 
+    /// Resolves a path that has no symbolic link in it; the directories that are missing of it are made.
+    pub fn open_or_make_without_links(&self, path: &Path) -> Result<Fd, Errno> {
+        match self.open_without_links(path) {
+            Err(Errno::NOENT) => {}
+            found => return found,
+        }
+        let mut reached: Option<Fd> = None;
+        for name in names(path) {
+            let here = reached.as_ref().map_or(self.0.as_fd(), AsFd::as_fd);
+            let name = OsStr::from_bytes(&name);
+            make_name(here, name, Make::Directory)?;
+            // Somebody may have put a link there meanwhile.
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            reached = Some(open_in(here, Path::new(name), flags, ResolveFlags::NO_SYMLINKS)?);
+        }
+        reached.ok_or(Errno::NOENT)
+    }
+
     /// Mostly only the last name is missing, and what stands before it has no dangling link.
     fn make_last(&self, path: &Path, make: Make) -> Result<Fd, Errno> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -211,6 +229,20 @@ mod tests {
         root(&rootfs).open_or_make(Path::new("/link/here"), Make::File).unwrap();
         assert!(rootfs.join("outside/deep/here").is_file());
         assert!(!directory.join("outside").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_followed_where_none_may_be() {
+        let directory = scratch("links");
+        let rootfs = directory.join("rootfs");
+        symlink("elsewhere", rootfs.join("link")).unwrap();
+        let make = |path: &str| root(&rootfs).open_or_make_without_links(Path::new(path));
+        assert_eq!(make("/link").unwrap_err(), Errno::LOOP);
+        assert_eq!(make("/link/proc").unwrap_err(), Errno::LOOP);
+        assert!(!rootfs.join("elsewhere").exists());
+        make("/new/proc").unwrap();
+        assert!(rootfs.join("new/proc").is_dir());
         fs::remove_dir_all(directory).unwrap();
     }
 
