@@ -232,6 +232,14 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(program: S, arguments: &[&str]) -> Com
     command
 }
 
+/// A command with a shell around it, whose `script` executes it as `"$@"`: with other limits, or other descriptors.
+pub fn in_shell(script: &str, inner: &Command) -> Command {
+    let mut shell = command("sh", &["-c", script, "sh"]);
+    shell.arg(inner.get_program()).args(inner.get_args());
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
 /// Asks again and again until the answer is yes; false when it never was within the general limit.
 pub fn eventually(question: impl FnMut() -> bool) -> bool {
     eventually_within(Duration::from_secs(20), question)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coracle_integration::bundle::grant;
+use coracle_integration::command::{in_shell, run};
 use coracle_integration::{Checked, Container, Runtime, host, skip, tests};
 use serde_json::{Value, json};
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         an_empty_resources_object_is_fine,
         an_existing_cgroup_is_used,
         nested_cgroups_of_the_container_are_removed,
+        more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle,
         delete_removes_every_cgroup,
         pause_freezes_the_cgroup,
         processes_of_exec_are_limited_too,
@@ -391,6 +393,27 @@ fn nested_cgroups_of_the_container_are_removed(rt: &Runtime) -> Checked {
     c.kill("KILL").ok();
     c.wait_for("stopped");
     c.delete().ok();
+    rt.assert_clean();
+    Ok(())
+}
+
+fn more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle(rt: &Runtime) -> Checked {
+    have("pids")?;
+    rt.coracle_only("runc finds a cgroup's processes by paths")?;
+    let bundle = rt.script("for n in $(seq 150); do sleep 1023 & done; echo made; wait");
+    let c = rt.container(&bundle);
+    c.up();
+    c.wait_for_output("made");
+    let mut deepest = directory(&c, "pids");
+    for _ in 0..150 {
+        deepest.push("n");
+        fs::create_dir(&deepest).expect("making a cgroup");
+    }
+    fs::write(deepest.join("cgroup.procs"), c.pid().to_string()).expect("moving a process");
+    let call = |arguments: [&str; 4]| run(in_shell("ulimit -n 100; exec \"$@\"", &rt.command(arguments)));
+    let listed = call(["ps", "--format", "json", &c.id]).ok();
+    assert!(listed.out().split(',').count() > 150, "{listed}");
+    call(["--debug", "delete", "--force", &c.id]).ok();
     rt.assert_clean();
     Ok(())
 }

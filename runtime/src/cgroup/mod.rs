@@ -31,6 +31,7 @@ mod systemd;
 mod update;
 mod v1;
 mod v2;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
