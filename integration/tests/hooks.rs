@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::ExitCode;
 
-use coracle_integration::command::{command, eventually, run};
+use coracle_integration::command::{command, eventually, in_shell, run};
 use coracle_integration::{Bundle, Checked, Container, Runtime, host, tests};
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         a_hook_in_time_is_not_killed,
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
+        hooks_get_no_descriptors_of_the_caller,
         a_hook_may_leave_its_input_unread,
     ])
 }
@@ -393,6 +394,24 @@ fn hooks_get_no_descriptors(rt: &Runtime) {
         let beyond: Vec<&str> = seen.lines().filter(|number| !inherited.lines().contains(number)).collect();
         assert!(beyond.is_empty(), "{point}: {beyond:?}");
     }
+}
+
+fn hooks_get_no_descriptors_of_the_caller(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc passes them on")?;
+    let (bundle, log) = logged(rt, &["true"], |path, point| format!("ls /proc/self/fd > {path}/{point}"));
+    let c = rt.container(&bundle);
+    // Descriptor 9 is open in every command of the runtime.
+    let with_one_more = |inner| in_shell("exec 9< /etc/passwd; exec \"$@\"", &inner);
+    c.detached(with_one_more(c.create_command(&[]))).ok();
+    run(with_one_more(rt.command(["start", &c.id]))).ok();
+    c.wait_for("stopped");
+    run(with_one_more(rt.command(["delete", &c.id]))).ok();
+    for point in POINTS {
+        let seen = fs::read_to_string(log.join(point)).expect("it ran");
+        // The last one is ls's own.
+        assert_eq!(seen.lines().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{point}");
+    }
+    Ok(())
 }
 
 fn a_hook_may_leave_its_input_unread(rt: &Runtime) {

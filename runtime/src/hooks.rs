@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::interrupt::{self, Interrupt, Waited};
+use crate::sys::process::close_on_exec_from;
 
 /// How much of what a failed hook printed is shown, in bytes.
 const SHOWN_OUTPUT: u64 = 4096;
@@ -121,6 +122,8 @@ fn run_one(hook: &Hook, state: &HookState, side: Side<'_>) -> Result<()> {
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
+    // The caller's too: who deletes a container, or starts it, may have left some open.
+    close_on_exec_from(3).doing(|| "keep descriptors from the hook")?;
     let mut child = command.spawn().doing(|| format!("execute {}", path.display()))?;
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let interrupt = match side {
