@@ -414,7 +414,11 @@ fn notify_mount(directory: &Path) -> Mount {
         target: NOTIFY_DIRECTORY.into(),
         what: What::Bind { source: directory.to_owned(), recursive: false },
         attributes: Attributes {
-            set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV,
+            // Writable it would be a place for files of the container's in the state directory.
+            set: libc::MOUNT_ATTR_RDONLY
+                | libc::MOUNT_ATTR_NOSUID
+                | libc::MOUNT_ATTR_NOEXEC
+                | libc::MOUNT_ATTR_NODEV,
             ..Attributes::default()
         },
         recursive: Attributes::default(),
