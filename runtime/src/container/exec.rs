@@ -12,7 +12,7 @@ use super::identity::Identity;
 use super::launch::kept_descriptors;
 use super::listener::{await_execution, unasked};
 use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
-use super::process::{ended, hide_from_debuggers, kill_and_reap};
+use super::process::{ended, hide_from_debuggers, kill_and_reap, wait_for_end};
 use super::run::Begun;
 use super::stage;
 use super::state::{Container, Status};
@@ -284,6 +284,10 @@ fn spawn(
     } else {
         None
     };
+    // What was opened by its number is that process's, unless the number has become another's.
+    if wait_for_end(init_pidfd, 0)? {
+        return Err(Error::new(Kind::State, "the container's first process ended meanwhile"));
+    }
     let console = match &options.console_socket {
         Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
         None if options.detach => ConsoleReceiver::Caller,
