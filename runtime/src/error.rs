@@ -103,6 +103,23 @@ impl Error {
         self
     }
 
+    /// The same error, with at most `most` bytes of each of its texts.
+    #[must_use]
+    pub fn shortened(&self, most: usize) -> Self {
+        let cut = |text: &str| {
+            if text.len() <= most {
+                return text.to_owned();
+            }
+            format!("{}…", (0..=most).rev().find_map(|end| text.get(..end)).unwrap_or_default())
+        };
+        Self {
+            message: cut(&self.message),
+            place: self.place.as_deref().map(cut),
+            hint: self.hint.as_deref().map(cut),
+            ..self.clone()
+        }
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind

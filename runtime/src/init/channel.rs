@@ -19,6 +19,10 @@ use crate::error::{Doing, Error, Kind, Result};
 /// The longest frame: an error's text.
 const LONGEST: usize = 32 * 1024;
 
+/// How much of each text of an error is told where all would be too long, in bytes. There are three, and of a byte JSON may
+/// make six.
+const LONGEST_PART: usize = LONGEST / (3 * 6) - 64;
+
 /// What one side tells the other.
 #[derive(Debug)]
 pub enum Frame {
@@ -74,11 +78,12 @@ impl Channel {
             Frame::Listener(number) => self.send_bytes(format!("L{number}").as_bytes(), None),
             Frame::Console(master) => self.send_bytes(b"C", Some(master.as_fd())),
             Frame::Failed(error) => {
-                let mut bytes = b"E".to_vec();
                 // An error is plain data, so that this can't fail; an empty text would still say "failed".
-                serde_json::to_writer(&mut bytes, error).unwrap_or_default();
-                bytes.truncate(LONGEST);
-                self.send_bytes(&bytes, None)
+                let mut text = serde_json::to_vec(error).unwrap_or_default();
+                if text.len() >= LONGEST {
+                    text = serde_json::to_vec(&error.shortened(LONGEST_PART)).unwrap_or_default();
+                }
+                self.send_bytes(&[b"E", text.as_slice()].concat(), None)
             }
         }
     }
@@ -175,5 +180,22 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(here.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_failure_with_a_long_text_keeps_its_place_and_errno() {
+        let (here, there) = Channel::pair().unwrap();
+        let long = "\u{1}".repeat(LONGEST);
+        let error =
+            Error::os(Errno::NOSPC, long.as_str()).at(format!("mounts[2].{long}")).hint(long.as_str());
+        there.send(&Frame::Failed(error)).unwrap();
+        match here.receive().unwrap() {
+            Some(Frame::Failed(received)) => {
+                assert_eq!(received.errno(), Some(Errno::NOSPC));
+                assert!(received.place().unwrap().starts_with("mounts[2]."));
+                assert!(received.to_string().starts_with("\u{1}\u{1}"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
