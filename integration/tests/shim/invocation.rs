@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -35,6 +36,7 @@ pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
         start_answers_bootstrap_params_with_version_3,
         start_takes_options_for_what_they_are,
         both_versions_of_the_service_are_served,
+        the_socket_is_for_its_user_alone,
         a_shim_has_one_thread,
         a_dump_of_the_state_ends_nothing,
         delete_tells_the_exit_status_that_a_killed_shim_knew,
@@ -245,6 +247,30 @@ fn both_versions_of_the_service_are_served(bench: &Bench) {
     for version in [2, 3] {
         let tasks = Tasks::connect(&shim.address, version);
         assert_eq!(tasks.who(shim.anchor()).expect("Connect").shim_pid.cast_signed(), shim.pid());
+    }
+}
+
+/// CVE-2020-15257: an abstract name has no owner and no mode.
+fn the_socket_is_for_its_user_alone(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let path = socket(&shim.address);
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(path), 0o600);
+    assert_eq!(mode(path.parent().expect("a directory")), 0o700);
+    let asked = |uid: u32| Command::new("test").arg("-w").arg(path).uid(uid).status().expect("test(1)");
+    assert!(asked(0).success() && !asked(4242).success(), "only root may call");
+    // What the process itself listens on, by the inode of each of its sockets.
+    let own: Vec<String> = fs::read_dir(format!("/proc/{}/fd", shim.pid()))
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok()?.to_str().map(str::to_owned))
+        .filter_map(|link| Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("the list of sockets");
+    let is_own =
+        |line: &&str| line.split_whitespace().nth(6).is_some_and(|inode| own.iter().any(|own| own == inode));
+    for line in sockets.lines().filter(is_own) {
+        assert!(!line.contains('@'), "an abstract name: {line}");
     }
 }
 
