@@ -3,18 +3,19 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxNamespaceType, Process};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use rustix::thread::LinkNameSpaceType;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Sysctl, parse_sysctl, shared_sysctl};
 use crate::error::{Doing, Error, Result};
 use crate::plan::Facts;
-use crate::plan::namespaces::Namespaces;
-use crate::sys::process::unshare;
+use crate::plan::namespaces::{Namespaces, describe};
+use crate::plan::step::{Action, Step};
+use crate::sys::process::{is_same_namespace, unshare};
 
 /// `CLONE_NEWTIME`.
 pub const CLONE_NEWTIME: u64 = 0x80;
@@ -141,6 +142,27 @@ fn open_namespace(path: &Path, flag: u64, place: &str) -> Result<OwnedFd> {
     }
 }
 
+/// Refuses a parameter of the kernel for a namespace that is joined by path and is the runtime's own: it would be the
+/// host's that is set.
+pub fn refuse_shared_sysctls(steps: &[Step], namespaces: &Namespaces, opened: &[OwnedFd]) -> Result<()> {
+    for step in steps {
+        let Action::Sysctl { file, .. } = &step.action else { continue };
+        let name = file.to_string_lossy();
+        let Ok(Sysctl { namespace: Some(kind), .. }) = parse_sysctl(&name) else { continue };
+        let (_, flag) = describe(kind);
+        let joined = namespaces.join.iter().zip(opened).find(|((_, joined), _)| joined.flag == flag);
+        let Some(((_, joined), fd)) = joined else { continue };
+        let own = own_namespace(link_of(kind))?;
+        if is_same_namespace(own.as_fd(), fd.as_fd()).doing(|| "look at the namespaces that are joined")? {
+            let told =
+                format!("{}: {} is the runtime's own", shared_sysctl(&name, kind), joined.path.display());
+            return Err(Error::config(step.place.clone(), told)
+                .hint("leave the path out for a namespace of the container's own, or the parameter"));
+        }
+    }
+    Ok(())
+}
+
 /// Puts the namespaces for children back to what they were: hooks, too, are children.
 #[derive(Default)]
 pub struct ChildNamespaces {
@@ -183,6 +205,16 @@ impl ChildNamespaces {
             set(&time, LinkNameSpaceType::Time).doing(|| "go back to the runtime's time namespace")?;
         }
         Ok(())
+    }
+}
+
+/// The name of a namespace that has parameters, below `/proc/PID/ns`.
+fn link_of(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Uts => "uts",
+        _ => "ipc",
     }
 }
 

@@ -295,6 +295,7 @@ fn build(
     }
     let proc = procfs::open_host()?;
     let namespaces = host::open_namespaces(&plan.namespaces)?;
+    host::refuse_shared_sysctls(&plan.steps, &plan.namespaces, &namespaces)?;
     let console = match &options.console_socket {
         Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
         None if plan.waits_for_start() => ConsoleReceiver::Caller,

@@ -10,7 +10,6 @@ mod netlink;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -19,6 +18,7 @@ use self::netlink::{
 };
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::network::{LONGEST_NAME, NetDevice, TEMPLATE};
+use crate::sys::process::is_same_namespace;
 
 /// Attributes of a device: rtnetlink(7).
 const IFLA_IFNAME: u16 = 3;
@@ -131,9 +131,7 @@ impl Moves {
 
 /// A device would only be renamed in its place.
 fn refuse_same(host: &OwnedFd, container: &OwnedFd) -> Result<()> {
-    let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    let doing = || "look at the network namespaces";
-    if identity(host).doing(doing)? != identity(container).doing(doing)? {
+    if !is_same_namespace(host.as_fd(), container.as_fd()).doing(|| "look at the network namespaces")? {
         return Ok(());
     }
     Err(Error::config(
