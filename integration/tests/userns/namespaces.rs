@@ -1,12 +1,14 @@
 //! User namespaces beside the others: made, joined, refused.
 
+use std::fs;
+
 use coracle_integration::bundle::{grant, join_namespace, push, without_namespace};
 use coracle_integration::command::{Running, command};
 use coracle_integration::{Checked, Runtime, host, tests};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::common::{BASE, COUNT, sh, sleeper};
+use crate::common::{BASE, COUNT, script, sh, sleeper};
 
 pub fn tests() -> Vec<Trial> {
     tests![
@@ -15,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         a_hosts_network_can_be_joined_from_a_new_user_namespace,
         a_time_namespace_works_inside,
         user_sysctls_can_be_set,
+        a_hook_that_enters_the_mount_namespace_finds_the_hosts_tree,
         magic_links_of_a_joined_mount_namespace_lead_nowhere,
         wrong_mappings_are_refused_with_their_place,
         without_a_mount_namespace_it_is_refused,
@@ -79,6 +82,25 @@ fn user_sysctls_can_be_set(rt: &Runtime) -> Checked {
     });
     assert_eq!(seen.ok().out(), "3");
     Ok(())
+}
+
+/// And runs the host's programs, not the image's.
+fn a_hook_that_enters_the_mount_namespace_finds_the_hosts_tree(rt: &Runtime) {
+    let mark = rt.own("mark");
+    fs::write(&mark, "of the host\n").expect("writing a file");
+    let log = rt.own("log");
+    let bundle = script(rt, "true", |config| {
+        for point in ["prestart", "createRuntime"] {
+            let look = format!(
+                "pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p'); nsenter -t $pid -m /bin/busybox cat {} >> {}",
+                mark.display(),
+                log.display()
+            );
+            config["hooks"][point] = json!([{ "path": "/bin/busybox", "args": ["sh", "-c", look] }]);
+        }
+    });
+    rt.container(&bundle).run().ok();
+    assert_eq!(fs::read_to_string(log).expect("the log"), "of the host\n".repeat(2));
 }
 
 fn wrong_mappings_are_refused_with_their_place(rt: &Runtime) -> Checked {

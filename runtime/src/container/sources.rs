@@ -18,6 +18,7 @@ use super::{host, user};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init;
 use crate::init::channel::{Channel, Frame};
+use crate::init::rootfs::{Place, explain_link};
 use crate::plan::Plan;
 use crate::plan::step::{Action, MountIdMap, Step, What};
 
@@ -58,7 +59,7 @@ impl<'a> Sources<'a> {
         };
         let (binds, later) = maps.into_iter().partition(|(_, step)| is_bind(step));
         self.later = later;
-        let place = Place::leave(self.pidfd)?;
+        let place = Whereabouts::leave(self.pidfd)?;
         let joined = &self.plan.namespaces.join;
         let is_foreign = joined.iter().any(|(_, namespace)| namespace.flag == libc::CLONE_NEWNS as u64);
         let trees = open_all(steps, binds, is_foreign);
@@ -97,20 +98,22 @@ fn open_all(steps: &[Step], maps: VecDeque<(OwnedFd, &Step)>, is_foreign: bool) 
     let mut maps = maps.into_iter();
     let mut trees = Vec::new();
     for step in steps {
-        let tree = match &step.action {
-            Action::BindRoot { path, .. } => open(path, true, is_foreign),
-            Action::Mount(mount) => match &mount.what {
-                What::Bind { source, recursive } => {
-                    open(source, *recursive, is_foreign).and_then(|tree| match &mount.idmap {
-                        Some(idmap) => map(tree, idmap, maps.next().map(|(namespace, _)| namespace)),
-                        None => Ok(tree),
-                    })
-                }
-                _ => continue,
-            },
-            _ => continue,
-        };
-        trees.push(tree.map_err(|error| error.at(step.place.clone()).while_doing(step))?);
+        let told = |error: Error| error.at(step.place.clone()).while_doing(step);
+        match &step.action {
+            Action::BindRoot { path, private_parent } => {
+                let place = Place::open(path, *private_parent, is_foreign).map_err(told)?;
+                trees.extend([place.tree, place.directory]);
+            }
+            Action::Mount(mount) => {
+                let What::Bind { source, recursive } = &mount.what else { continue };
+                let tree = open(source, *recursive, is_foreign).and_then(|tree| match &mount.idmap {
+                    Some(idmap) => map(tree, idmap, maps.next().map(|(namespace, _)| namespace)),
+                    None => Ok(tree),
+                });
+                trees.push(tree.map_err(told)?);
+            }
+            _ => {}
+        }
     }
     Ok(trees)
 }
@@ -128,11 +131,10 @@ fn open(source: &Path, recursive: bool, is_foreign: bool) -> Result<OwnedFd> {
     };
     opened.doing(|| format!("open the source {}", source.display())).map_err(|error| match error.errno() {
         Some(Errno::NOENT) => error.hint("the source of a bind mount must exist on the host"),
-        Some(Errno::LOOP) => error.hint(
-            "the path has a loop of links, or a magic link of procfs, which isn't followed in a mount namespace that is joined",
+        Some(Errno::LOOP) => explain_link(error),
+        Some(Errno::INVAL) => error.hint(
+            "below the source are mounts, which a user namespace may not leave out: bind it with rbind",
         ),
-        Some(Errno::INVAL) => error
-            .hint("below the source are mounts, which a user namespace may not leave out: bind it with rbind"),
         _ => error,
     })
 }
@@ -143,13 +145,13 @@ fn map(tree: OwnedFd, idmap: &MountIdMap, namespace: Option<OwnedFd>) -> Result<
 }
 
 /// Where the runtime was before it entered another mount namespace, which changes the root and the working directory.
-struct Place {
+struct Whereabouts {
     namespace: OwnedFd,
     root: OwnedFd,
     directory: OwnedFd,
 }
 
-impl Place {
+impl Whereabouts {
     /// Enters the mount namespace of a process.
     fn leave(pidfd: &OwnedFd) -> Result<Self> {
         let open = |path: &str| {

@@ -28,7 +28,7 @@ pub enum Frame {
     Console(OwnedFd),
     /// Container side: send the rootfs and the sources of bind mounts.
     Sources,
-    /// Host side: the next of them, as a detached mount.
+    /// Host side: the next of them, as a detached mount; after the rootfs comes the directory that it is attached to.
     Tree(OwnedFd),
     /// Container side: map the ids of this detached mount, the next in the order of the steps.
     MapIds(OwnedFd),

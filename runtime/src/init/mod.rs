@@ -18,7 +18,7 @@ mod mounts;
 pub mod procfs;
 mod program;
 mod root;
-mod rootfs;
+pub mod rootfs;
 mod settings;
 mod talk;
 mod user;
@@ -196,10 +196,11 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::SessionKeyring { name } => settings::session_keyring(name),
         Action::RootPropagation(propagation) => rootfs::set_tree_propagation(*propagation),
         Action::BindRoot { path, private_parent } => {
-            made.root = Some(match made.supplies.next_tree()? {
-                Some(tree) => rootfs::take(tree, *private_parent)?,
-                None => rootfs::bind(path, *private_parent)?,
-            });
+            let place = match made.supplies.rootfs()? {
+                Some(place) => place,
+                None => rootfs::Place::open(path, *private_parent, false)?,
+            };
+            made.root = Some(place.attach()?);
             Ok(())
         }
         Action::OpenRoot { path } => {

@@ -11,6 +11,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::channel::{Channel, Frame};
 use super::fd::Fd;
+use super::rootfs::Place;
 use super::{missing, procfs};
 use crate::error::{Doing, Error, Result};
 use crate::sys::mount::set_id_map;
@@ -22,7 +23,7 @@ const CLONE_NEWTIME: u64 = 0x80;
 /// What the host side supplies for mounts.
 #[derive(Default)]
 pub struct Supplies {
-    trees: Option<VecDeque<Fd>>,
+    trees: Option<VecDeque<OwnedFd>>,
     id_maps: VecDeque<OwnedFd>,
 }
 
@@ -32,11 +33,11 @@ impl Supplies {
         Self { trees: None, id_maps: id_maps.into() }
     }
 
-    /// Asks the host side for the rootfs and the sources of bind mounts, which come in the order of the steps.
+    /// Asks the host side for the rootfs, its place, and the sources of bind mounts, which come in the order of the steps.
     pub fn receive_trees(&mut self, channel: &Channel, count: usize) -> Result<()> {
         channel.send(&Frame::Sources).doing(|| "ask for the sources of mounts")?;
         let trees = (0..count).map(|_| match channel.receive()? {
-            Some(Frame::Tree(tree)) => Ok(tree.into()),
+            Some(Frame::Tree(tree)) => Ok(tree),
             // The host side has failed or died, and this process is of no use.
             _ => exit_now(1),
         });
@@ -46,10 +47,21 @@ impl Supplies {
 
     /// The next tree, its ids mapped already; nothing when this side opens its sources itself.
     pub fn next_tree(&mut self) -> Result<Option<Fd>> {
+        self.next().map(|tree| tree.map(Fd::from))
+    }
+
+    fn next(&mut self) -> Result<Option<OwnedFd>> {
         self.trees
             .as_mut()
             .map(|trees| trees.pop_front().ok_or_else(|| missing("a mount's source")))
             .transpose()
+    }
+
+    /// The rootfs and its place; nothing when this side opens them itself.
+    pub fn rootfs(&mut self) -> Result<Option<Place>> {
+        let Some(tree) = self.next()? else { return Ok(None) };
+        let directory = self.next()?.ok_or_else(|| missing("the place of the rootfs"))?;
+        Ok(Some(Place { tree, directory }))
     }
 
     /// Maps the ids of a new mount that nobody can see yet: the next id-mapped one in the order of the steps. In a user

@@ -231,7 +231,7 @@ pub fn rearrange(steps: &mut Vec<Step>, user: &mut UserNamespace, time_offsets: 
             Action::JoinCgroups => cgroups = Some(step),
             Action::AwaitHost => host = Some(step),
             Action::BindRoot { .. } => {
-                sources += 1;
+                sources += 2;
                 rest.push(step);
             }
             Action::Mount(mount) => {
