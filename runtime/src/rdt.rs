@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::mountinfo;
 use crate::plan::rdt::{Line, Rdt};
 
 const PLACE: &str = "linux.intelRdt";
@@ -212,20 +213,12 @@ impl Record {
 /// Where resctrl is mounted in the runtime's mount namespace.
 fn find_mount() -> Result<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
-    table.lines().find_map(mount_of).ok_or_else(|| {
+    let mount = mountinfo::parse(&table).into_iter().find(|mount| mount.fstype == "resctrl");
+    mount.map(|mount| mount.target).ok_or_else(|| {
         Error::new(Kind::Unsupported, "no resctrl filesystem is mounted, which Intel RDT is set through")
             .at(PLACE)
             .hint("mount -t resctrl resctrl /sys/fs/resctrl; the CPU must have the feature (cat_l3, mba, cqm in /proc/cpuinfo)")
     })
-}
-
-/// The mount point of a line of mountinfo that is of type resctrl: proc_pid_mountinfo(5).
-fn mount_of(line: &str) -> Option<PathBuf> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    (filesystem.split(' ').next()? == "resctrl").then_some(())?;
-    let escaped = mount.split(' ').nth(4)?;
-    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    Some(plain.iter().fold(escaped.to_owned(), |text, (escape, plain)| text.replace(escape, plain)).into())
 }
 
 fn open_directory(at: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
@@ -279,12 +272,5 @@ mod tests {
         for line in ["L3:0=7f", "L2:0=f", "MB:0=10", "L3:2=1f", "L3", "L3:0"] {
             assert!(!has_setting(shown, line), "{line}");
         }
-    }
-
-    #[test]
-    fn resctrl_is_found_by_its_type() {
-        let line = "40 24 0:99 / /sys/fs/res\\040ctrl rw,relatime shared:7 - resctrl resctrl rw";
-        assert_eq!(mount_of(line), Some("/sys/fs/res ctrl".into()));
-        assert_eq!(mount_of("40 24 0:99 / /sys/fs/resctrl rw - tmpfs resctrl rw"), None);
     }
 }

@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         the_hosts_proc_is_read_only_with_the_hosts_pids,
         a_source_that_only_the_hosts_root_reaches_is_bound,
         a_rootfs_that_only_the_hosts_root_reaches_is_entered,
+        the_root_can_be_moved_instead_of_pivoted,
         what_is_read_only_on_the_host_stays_so,
         clearing_a_locked_flag_is_refused_at_its_mount,
     ]
@@ -99,6 +100,14 @@ fn a_rootfs_that_only_the_hosts_root_reaches_is_entered(rt: &Runtime) -> Checked
     fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
     assert_eq!(rt.container(&bundle).run().ok().out(), "inside");
     Ok(())
+}
+
+/// Nothing of the host's tree that stays below shows a procfs in full: that would allow a new one.
+fn the_root_can_be_moved_instead_of_pivoted(rt: &Runtime) {
+    let text = "ls -d /bin; unshare -U -r -m -p -f mount -t proc proc /tmp && echo mounted";
+    let bundle = script(rt, text, |config| grant(config, &["CAP_SETFCAP"]));
+    let seen = rt.container(&bundle).run_with(&["--no-pivot"]).fails();
+    assert_eq!(seen.out(), "/bin", "{seen}");
 }
 
 /// A tmpfs on the host, read-only and without devices.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use coracle_integration::bundle::grant;
 use coracle_integration::command::{Finished, run};
 use coracle_integration::{Checked, Runtime, host, skip, tests};
 use libtest_mimic::Trial;
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     tests![
         a_user_runs_the_rootless_starter,
         a_user_drives_the_whole_lifecycle,
+        a_user_moves_the_root_and_leaves_no_full_procfs,
         a_user_maps_subordinate_ids,
         a_user_is_told_of_ranges_that_are_not_its_own,
         a_user_is_told_of_missing_helpers,
@@ -123,6 +125,17 @@ fn a_user_drives_the_whole_lifecycle(rt: &Runtime) {
         ))
         .ok();
     assert_eq!(seen.lines(), ["0", "44", "running"]);
+}
+
+fn a_user_moves_the_root_and_leaves_no_full_procfs(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        grant(config, &["CAP_SETFCAP"]);
+        let text = "ls -d /bin; unshare -U -r -m -p -f mount -t proc proc /tmp && echo mounted";
+        config["process"]["args"] = json!(["sh", "-c", text]);
+    });
+    let seen = user.sh(&format!("./runtime run --no-pivot {}", user.id())).fails();
+    assert_eq!(seen.out(), "/bin", "{seen}");
 }
 
 fn multiple(config: &mut Value, size: u32) {

@@ -15,6 +15,7 @@ pub mod filesystem;
 mod handover;
 mod hidden;
 mod mounts;
+mod old_root;
 pub mod procfs;
 mod program;
 mod root;
@@ -232,7 +233,11 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::Hooks { name } => talk::run_hooks(name, inside, made.root.as_ref()),
         Action::PivotRoot => rootfs::pivot(root(&made.root)?),
-        Action::MoveRoot => rootfs::move_over_root(root(&made.root)?),
+        Action::MoveRoot => {
+            let root = root(&made.root)?;
+            old_root::take_views_away(&inside.proc, root)?;
+            rootfs::move_over_root(root)
+        }
         Action::Chroot => rootfs::chroot(root(&made.root)?),
         Action::ContainerPropagation(propagation) => {
             rootfs::set_root_propagation(root(&made.root)?, *propagation)

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2, statx};
 use rustix::io::Errno;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount,
-};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount};
 
 use super::mounts::attach;
 use super::root::Root;
@@ -117,18 +115,8 @@ pub fn pivot(root: &Root) -> Result<()> {
 }
 
 /// Moves the rootfs over the root and changes the root: for a rootfs on the initial ramfs, which can't be pivoted
-/// away from. Full views of procfs and sysfs that would stay reachable below are covered first.
+/// away from.
 pub fn move_over_root(root: &Root) -> Result<()> {
-    for path in ["/proc", "/sys"] {
-        match unmount(path, UnmountFlags::DETACH) {
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(Errno::PERM) => {
-                rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)
-                    .doing(|| format!("cover {path} of the old root"))?;
-            }
-            Err(errno) => return Err(Error::os(errno, format!("unmount {path} of the old root"))),
-        }
-    }
     rustix::process::fchdir(root).doing(|| "change to the rootfs")?;
     rustix::mount::mount_move(".", "/").doing(|| "move the rootfs over the root")?;
     chroot_here()
