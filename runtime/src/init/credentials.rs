@@ -54,6 +54,15 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32], in_user_namespace: bool) 
     set_thread_res_uid(uid, uid, uid).doing(|| format!("become user {uid:?}"))
 }
 
+/// Gives up the supplementary groups, which are the runtime's: in a user namespace that denies setgroups(2) they would
+/// stay, and with them access to what is the host's. Who may not do it has its own groups, and keeps them.
+pub fn drop_groups() -> Result<()> {
+    match set_thread_groups(&[]) {
+        Err(Errno::PERM) => Ok(()),
+        dropped => dropped.doing(|| "give up the supplementary groups"),
+    }
+}
+
 /// Becomes user and group 0 of the user namespace that the process has entered, with all capabilities there.
 pub fn become_namespace_root() -> Result<()> {
     become_user(0, 0, &[], true).map_err(|error| match error.errno() {

@@ -24,7 +24,7 @@ mod settings;
 mod talk;
 mod user;
 
-pub use credentials::give_pipes;
+pub use credentials::{drop_groups, give_pipes};
 pub use mounts::attach;
 pub use settings::explain_limit;
 pub use user::map_ids;
