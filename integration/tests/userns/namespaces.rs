@@ -14,6 +14,8 @@ pub fn tests() -> Vec<Trial> {
     tests![
         namespaces_belong_to_the_user_namespace,
         a_user_namespace_can_be_joined,
+        mappings_beside_a_path_are_those_of_the_namespace,
+        an_id_that_a_joined_namespace_does_not_map_is_told,
         a_hosts_network_can_be_joined_from_a_new_user_namespace,
         a_time_namespace_works_inside,
         user_sysctls_can_be_set,
@@ -51,6 +53,44 @@ fn a_user_namespace_can_be_joined(rt: &Runtime) {
     .ok();
     let of_donor = |link| host::namespace_of(donor.pid(), link).expect("the donor's namespace");
     assert_eq!(seen.lines(), [&of_donor("user"), &of_donor("net"), "0", "0"], "{seen}");
+}
+
+/// Engines give both.
+fn mappings_beside_a_path_are_those_of_the_namespace(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc compares them since 1.2")?;
+    let donor = sleeper(rt, |_| ());
+    let joins = |size: u32| {
+        sh(rt, "id -u", |config| {
+            join_namespace(config, "user", &format!("/proc/{}/ns/user", donor.pid()));
+            for list in ["uidMappings", "gidMappings"] {
+                config["linux"][list] = json!([{ "containerID": 0, "hostID": BASE, "size": size }]);
+            }
+        })
+    };
+    let same = joins(COUNT).ok();
+    assert_eq!(same.out(), "0");
+    assert!(same.stderr.contains("both namespace path and mapping specified"), "{same}");
+    joins(COUNT - 1)
+        .fails_with("both namespace path and non-matching mapping specified")
+        .fails_with("linux.uidMappings");
+    Ok(())
+}
+
+fn an_id_that_a_joined_namespace_does_not_map_is_told(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let donor = sleeper(rt, |_| ());
+    sh(rt, "true", |config| {
+        let linux = config["linux"].as_object_mut().expect("an object");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        join_namespace(config, "user", &format!("/proc/{}/ns/user", donor.pid()));
+        config["process"]["user"] = json!({ "uid": 7, "gid": COUNT });
+    })
+    .fails_with("process.user")
+    .fails_with("group 65536 is not mapped");
+    let seen = donor.exec_with(&["--user", "70000:0"], &["true"]).fails_with("user 70000 is not mapped");
+    assert!(!seen.stderr.contains("config.json"), "{seen}");
+    Ok(())
 }
 
 fn a_hosts_network_can_be_joined_from_a_new_user_namespace(rt: &Runtime) {

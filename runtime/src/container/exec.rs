@@ -9,6 +9,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::foreground::{self, Signals};
 use super::host;
 use super::identity::Identity;
+use super::joined_user::Maps;
 use super::launch::kept_descriptors;
 use super::listener::{await_execution, unasked};
 use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
@@ -85,7 +86,22 @@ fn begin(
         log::warn!("{warning}");
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
+    if container.state.namespaces & libc::CLONE_NEWUSER as u64 != 0 {
+        prepare_user(&container, &process)?;
+    }
     spawn(&container, &init, &plan, options, settings)
+}
+
+/// What only the host's side may do for a process that joins a user namespace.
+fn prepare_user(container: &Container, process: &Process) -> Result<()> {
+    let pid = container.state.init.map_or(0, |init| init.pid);
+    let maps = Maps::of(&procfs::open_host()?, pid)?;
+    maps.check_process(process.user())?;
+    let uid = maps.uid_outside(process.user().uid());
+    if let Some(uid) = uid.filter(|_| process.terminal() != Some(true)) {
+        init::give_pipes(uid);
+    }
+    Ok(())
 }
 
 /// A terminal needs somebody to serve it, and a console socket a terminal: runc's rule and its words.

@@ -11,6 +11,7 @@ use oci_spec::runtime::Hooks;
 
 use super::host::{self, ChildNamespaces};
 use super::identity::Identity;
+use super::joined_user::Maps;
 use super::learn;
 use super::options::{CreateOptions, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap};
@@ -388,9 +389,9 @@ fn build(
     before.leave()?;
     if let Some(user) = user {
         prepare_user(user, plan, bundle, &proc, pid)?;
-        if user.maps.is_some() {
-            host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
-        }
+    }
+    if user.is_some_and(|user| user.maps.is_some()) {
+        host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
     }
     if cgroup.needs_adopt() {
         cgroup.adopt(pid)?;
@@ -427,18 +428,42 @@ fn build(
     Ok((pid, host_end, master))
 }
 
-/// What only the host's side may do for a process in a user namespace, which waits meanwhile.
-fn prepare_user(user: &UserNamespace, plan: &Plan, bundle: &Bundle, proc: &OwnedFd, pid: i32) -> Result<()> {
+/// What only the host's side may do for a process in a user namespace, which waits meanwhile. Gives the id outside that
+/// the process's user is, if it is mapped.
+fn prepare_user(
+    user: &UserNamespace,
+    plan: &Plan,
+    bundle: &Bundle,
+    proc: &OwnedFd,
+    pid: i32,
+) -> Result<Option<u32>> {
     if !plan.namespaces.staged() {
         super::user::set_from_outside(&user.outside, proc, Some(pid))?;
     }
-    let Some(maps) = &user.maps else { return Ok(()) };
-    super::user::write_maps(proc, pid, maps)?;
-    let uid = bundle.spec.process().as_ref().map_or(0, |process| process.user().uid());
-    if let Some(uid) = outside(&maps.uids, uid).filter(|_| user.sources_by_host && !plan.terminal) {
+    let process = bundle.spec.process().as_ref();
+    let uid = process.map_or(0, |process| process.user().uid());
+    let uid = match &user.maps {
+        Some(maps) => {
+            super::user::write_maps(proc, pid, maps)?;
+            outside(&maps.uids, uid)
+        }
+        None => {
+            let maps = Maps::of(proc, pid)?;
+            if maps.check_given(bundle.spec.linux().as_ref())? {
+                log::warn!(
+                    "user namespaces enabled, but both namespace path and mapping specified: they are the same"
+                );
+            }
+            if let Some(process) = process {
+                maps.check_process(process.user()).map_err(|error| error.at("process.user"))?;
+            }
+            maps.uid_outside(uid)
+        }
+    };
+    if let Some(uid) = uid.filter(|_| user.sources_by_host && !plan.terminal) {
         init::give_pipes(uid);
     }
-    Ok(())
+    Ok(uid)
 }
 
 fn explain_clone(error: Error, user: bool) -> Error {

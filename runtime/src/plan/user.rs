@@ -129,17 +129,7 @@ pub enum Writer {
 impl IdMaps {
     /// From the lists of `config.json`.
     pub fn new(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping], facts: &Facts) -> Self {
-        let ranges = |mappings: &[LinuxIdMapping]| -> Vec<IdRange> {
-            mappings
-                .iter()
-                .map(|mapping| IdRange {
-                    inside: mapping.container_id(),
-                    outside: mapping.host_id(),
-                    size: mapping.size(),
-                })
-                .collect()
-        };
-        let (uids, gids) = (ranges(uids), ranges(gids));
+        let (uids, gids) = (id_ranges(uids), id_ranges(gids));
         let itself =
             |ranges: &[IdRange], own| matches!(ranges, [only] if only.size == 1 && only.outside == own);
         let writer = if facts.capabilities & (CAP_SETUID | CAP_SETGID) == CAP_SETUID | CAP_SETGID {
@@ -151,6 +141,26 @@ impl IdMaps {
         };
         Self { uids, gids, writer }
     }
+}
+
+/// The ranges of a list of `config.json`.
+pub fn id_ranges(mappings: &[LinuxIdMapping]) -> Vec<IdRange> {
+    let range = |mapping: &LinuxIdMapping| IdRange {
+        inside: mapping.container_id(),
+        outside: mapping.host_id(),
+        size: mapping.size(),
+    };
+    mappings.iter().map(range).collect()
+}
+
+/// The ranges that `uid_map` or `gid_map` shows. Lines that can't be read are left out.
+pub fn parse_map(text: &str) -> Vec<IdRange> {
+    let range = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdRange { inside: next()?, outside: next()?, size: next()? })
+    };
+    text.lines().filter_map(range).collect()
 }
 
 /// The text of `uid_map` or `gid_map`.
