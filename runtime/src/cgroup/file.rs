@@ -161,12 +161,12 @@ impl CgroupDir {
     }
 
     /// Gives the directory, or a file in it, to another user.
-    pub fn chown(&self, name: &str, user: u32, group: u32) -> Result<(), Errno> {
+    pub fn chown(&self, name: &str, user: u32) -> Result<(), Errno> {
         rustix::fs::chownat(
             &self.fd,
             name,
             Some(rustix::fs::Uid::from_raw(user)),
-            Some(rustix::fs::Gid::from_raw(group)),
+            None,
             AtFlags::SYMLINK_NOFOLLOW,
         )
     }

@@ -387,15 +387,20 @@ fn build(
     close_together(cgroups);
     let pidfd = made.process.insert(pidfd);
     before.leave()?;
-    if let Some(user) = user {
-        prepare_user(user, plan, bundle, &proc, pid)?;
-    }
+    let uid = bundle.spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let uid_outside = match user {
+        Some(user) => prepare_user(user, plan, bundle, &proc, pid)?,
+        None => Some(uid),
+    };
     if user.is_some_and(|user| user.maps.is_some()) {
         host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
     }
     if cgroup.needs_adopt() {
         cgroup.adopt(pid)?;
         host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
+    }
+    if let Some(uid) = uid_outside.filter(|_| plan.cgroup.owner.is_some()) {
+        cgroup.give_to(uid)?;
     }
     if let Some(rdt) = &made.state.intel_rdt {
         rdt.add(pid)?;

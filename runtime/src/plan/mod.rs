@@ -19,7 +19,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use coracle_seccomp::Program;
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{Linux, Spec};
 use serde::Serialize;
 
 use self::mounts::clean;
@@ -140,7 +140,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
             manager: options.manager,
             rootless: options.rootless,
             user_systemd: options.user_systemd,
-            owner: cgroup_owner(layout, user.as_ref(), &namespaces),
+            owner: cgroup_owner(spec, layout, user.is_some(), &namespaces, facts),
         },
     )?;
 
@@ -241,16 +241,23 @@ fn memory_policy(linux: Option<&Linux>) -> Result<Option<Step>> {
     Ok(Some(Step::new(place, Action::MemoryPolicy { mode: policy.mode, nodes: policy.nodes.mask() })))
 }
 
-/// With a cgroup namespace of its own, the root of the user namespace may make cgroups below the container's (v2).
+/// Who may make cgroups below the container's: the process's user, on v2, with a new cgroup namespace and where the
+/// hierarchy is mounted to be written (runtime-spec, config-linux.md "Cgroup ownership"). Without a user namespace root
+/// may anyway.
 fn cgroup_owner(
+    spec: &Spec,
     layout: &Layout,
-    user: Option<&user::UserNamespace>,
+    has_user_namespace: bool,
     namespaces: &Namespaces,
-) -> Option<(u32, u32)> {
-    let user =
-        user.filter(|user| user.sources_by_host && namespaces.own_cgroups && layout.v1().is_empty())?;
-    let maps = user.maps.as_ref()?;
-    user::outside(&maps.uids, 0).zip(user::outside(&maps.gids, 0))
+    facts: &Facts,
+) -> Option<u32> {
+    let uid = spec.process().as_ref()?.user().uid();
+    let is_given = layout.v1().is_empty()
+        && namespaces.new_cgroup
+        && facts.capabilities & user::CAP_SYS_ADMIN != 0
+        && (has_user_namespace || uid != 0)
+        && spec.mounts().iter().flatten().any(mounts::is_writable_cgroup);
+    is_given.then_some(uid)
 }
 
 /// The steps from the host's root to the container's. Gives the mounts that the host will have, when the container

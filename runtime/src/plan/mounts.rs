@@ -110,6 +110,15 @@ fn idmap(
     Ok(Some(MountIdMap { maps, recursive: options.idmap == IdMap::Recursive }))
 }
 
+/// Whether it is the cgroup filesystem at its usual place, to be written.
+pub fn is_writable_cgroup(mount: &Wanted) -> bool {
+    mount.source().as_deref() == Some(Path::new("cgroup"))
+        && clean(mount.destination()) == Path::new("/sys/fs/cgroup")
+        && !parse_mount_options(mount.options().as_deref().unwrap_or_default())
+            .set
+            .contains(MountFlags::RDONLY)
+}
+
 /// A propagation type as mount_setattr(2) takes it.
 pub fn propagation(flags: MountPropagationFlags) -> Propagation {
     let recursive = flags.contains(MountPropagationFlags::REC);
