@@ -15,6 +15,7 @@ use crate::common::{script, sh};
 pub fn tests() -> Vec<Trial> {
     tests![
         the_default_devices_are_the_hosts_and_work,
+        a_bundle_with_its_own_dev_runs_again,
         a_device_that_the_host_lacks_is_told,
         the_hosts_sysfs_is_read_only_with_the_hosts_network,
         the_hosts_proc_is_read_only_with_the_hosts_pids,
@@ -35,6 +36,17 @@ fn the_default_devices_are_the_hosts_and_work(rt: &Runtime) {
     .ok();
     let words: Vec<_> = seen.stdout.split_whitespace().collect();
     assert_eq!(words, ["00", "00", "00", "00", "1:3", "1:7", "1:9"]);
+}
+
+/// What the devices were bound onto is there the second time.
+fn a_bundle_with_its_own_dev_runs_again(rt: &Runtime) {
+    let bundle = script(rt, "stat -c %t:%T /dev/null", |config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+    });
+    for _ in 0..2 {
+        assert_eq!(rt.container(&bundle).run().ok().out(), "1:3");
+    }
 }
 
 fn a_device_that_the_host_lacks_is_told(rt: &Runtime) -> Checked {

@@ -311,7 +311,7 @@ fn spawn(
     }
     let joins_pids = container.state.namespaces & libc::CLONE_NEWPID as u64 != 0;
     // The root of a user namespace could not come back from there.
-    let staged = joins_user || (joins_pids && host::in_user_namespace());
+    let staged = joins_user || (joins_pids && crate::sys::process::in_user_namespace());
     let own_pids = (joins_pids && !staged).then(|| host::own_namespace("pid")).transpose()?;
     if own_pids.is_some() {
         rustix::thread::move_into_thread_name_spaces(init_pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)

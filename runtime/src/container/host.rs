@@ -15,18 +15,10 @@ use crate::error::{Doing, Error, Result};
 use crate::plan::Facts;
 use crate::plan::namespaces::{Namespaces, describe};
 use crate::plan::step::{Action, Step};
-use crate::sys::process::{is_same_namespace, unshare};
+use crate::sys::process::{in_user_namespace, is_same_namespace, unshare};
 
 /// `CLONE_NEWTIME`.
 pub const CLONE_NEWTIME: u64 = 0x80;
-
-/// The inode of the initial user namespace: `PROC_USER_INIT_INO` of the kernel's include/linux/proc_ns.h.
-const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
-
-/// Whether this process is in a user namespace, where even user 0 is not the host's root.
-pub fn in_user_namespace() -> bool {
-    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino != INITIAL_USER_NAMESPACE)
-}
 
 /// `$XDG_RUNTIME_DIR`, for everybody but a real root, of the host or of a system in a user namespace: sudo leaves it
 /// set to a user's. Engines of a user call the runtime as root of their user namespace, with the user's variables.

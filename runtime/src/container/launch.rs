@@ -340,7 +340,7 @@ fn build(
         .namespaces
         .pid_path
         .as_deref()
-        .filter(|_| !plan.namespaces.staged() && host::in_user_namespace());
+        .filter(|_| !plan.namespaces.staged() && crate::sys::process::in_user_namespace());
     let before = ChildNamespaces::enter(&plan.namespaces, pids.is_some())?;
     let clone =
         Clone3 { namespaces: plan.namespaces.clone, into_cgroup: cgroup.clone_into(), ..Clone3::default() };
