@@ -478,3 +478,35 @@ fn extend_environment(env: &mut Vec<CString>, options: &Options) {
         env.extend(CString::new(format!("NOTIFY_SOCKET={NOTIFY_DIRECTORY}/notify.sock")).ok());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_given_to_the_processs_user_where_it_may_be_written() {
+        let layout = Layout::given(Vec::new(), None);
+        let facts =
+            Facts { capabilities: user::CAP_SYS_ADMIN, apparmor: false, selinux: false, uid: 0, gid: 0 };
+        let owner = |uid: u32, user: bool, options: Value, namespace: Value| {
+            let spec: Spec = serde_json::from_value(json!({
+                "ociVersion": "1.3.0",
+                "process": { "user": { "uid": uid, "gid": 0 }, "args": ["x"], "cwd": "/" },
+                "mounts": [{ "destination": "/sys/fs/cgroup/", "type": "cgroup", "source": "cgroup", "options": options }],
+                "linux": { "namespaces": [namespace] },
+            }))
+            .unwrap();
+            cgroup_owner(&spec, &layout, user, &namespaces::plan(spec.linux().as_ref()), &facts)
+        };
+        let new = || json!({"type": "cgroup"});
+        assert_eq!(owner(7, true, json!(["nosuid"]), new()), Some(7));
+        assert_eq!(owner(7, true, json!(["nosuid", "ro"]), new()), None);
+        assert_eq!(owner(7, true, json!(["rw"]), json!({"type": "cgroup", "path": "/x"})), None);
+        assert_eq!(owner(7, true, json!(["rw"]), json!({"type": "uts"})), None);
+        assert_eq!(owner(7, false, json!(["rw"]), new()), Some(7));
+        assert_eq!(owner(0, false, json!(["rw"]), new()), None);
+        assert_eq!(owner(0, true, json!(["rw"]), new()), Some(0));
+    }
+}
