@@ -47,11 +47,9 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             } else {
                 Make::File
             };
-            change_bind(&tree, mount)?;
-            let target = open_target(mount, root, make)?;
-            attach(&tree, &target)?;
-            tree
+            bind(tree, make, mount, root)?
         }
+        What::CgroupV2 { path } => bind(clone_cgroup(path)?, Make::Directory, mount, root)?,
         What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
@@ -70,6 +68,13 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             .doing(|| format!("make the mount {propagation}"))?;
     }
     Ok(())
+}
+
+fn bind(tree: Fd, make: Make, mount: &Mount, root: &Root) -> Result<Fd> {
+    change_bind(&tree, mount)?;
+    let target = open_target(mount, root, make)?;
+    attach(&tree, &target)?;
+    Ok(tree)
 }
 
 /// Moves a detached mount onto a target.
@@ -424,8 +429,8 @@ fn cgroup_v1(
     Ok(tmpfs)
 }
 
-/// The container's cgroup. A user may not be able to make one in every hierarchy: there the process stays where the
-/// runtime is, which is the directory above.
+/// The container's cgroup. A user may not be able to make one, in every hierarchy or at all: there the process stays where
+/// the runtime is, and sees the directory above.
 fn clone_cgroup(path: &Path) -> Result<Fd> {
     match (clone_source(path, false), path.parent()) {
         (Err(error), Some(parent)) if error.errno() == Some(Errno::NOENT) => clone_source(parent, false),

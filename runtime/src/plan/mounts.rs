@@ -294,10 +294,9 @@ fn cgroup(options: &MountOptions, context: &Context<'_>) -> (What, Attributes) {
         );
     }
     match &context.cgroup_v2_bind {
-        Some(path) => (
-            What::Bind { source: path.clone(), recursive: false },
-            Attributes { set: attributes, ..Attributes::default() },
-        ),
+        Some(path) => {
+            (What::CgroupV2 { path: path.clone() }, Attributes { set: attributes, ..Attributes::default() })
+        }
         None => {
             let new = NewFilesystem {
                 fstype: "cgroup2".to_owned(),
