@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use coracle_integration::bundle::{add_mount, grant, without_namespace};
+use coracle_integration::bundle::{add_mount, grant, join_namespace, without_namespace};
 use coracle_integration::{Checked, Runtime, tests};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         a_bundle_with_its_own_dev_runs_again,
         a_device_that_the_host_lacks_is_told,
         the_hosts_sysfs_is_read_only_with_the_hosts_network,
+        the_hosts_sysfs_does_not_stand_in_for_another_networks,
         the_hosts_proc_is_read_only_with_the_hosts_pids,
         a_source_that_only_the_hosts_root_reaches_is_bound,
         a_rootfs_that_only_the_hosts_root_reaches_is_entered,
@@ -73,6 +74,20 @@ fn the_hosts_sysfs_is_read_only_with_the_hosts_network(rt: &Runtime) -> Checked 
     assert_eq!(seen.lines().first(), Some(&"lo"), "{seen}");
     assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{seen}");
     Ok(())
+}
+
+/// Its network devices aren't the container's.
+fn the_hosts_sysfs_does_not_stand_in_for_another_networks(rt: &Runtime) {
+    let donor = rt.container(&rt.sleeper());
+    donor.up();
+    let join = |config: &mut serde_json::Value| {
+        join_namespace(config, "network", &format!("/proc/{}/ns/net", donor.pid()));
+    };
+    sh(rt, "true", join).fails_with("sysfs");
+    let own = format!("/proc/{}/ns/net", std::process::id());
+    if rt.coracle_only("runc 1.1 refuses it").is_ok() {
+        sh(rt, "ls /sys/class/net", |config| join_namespace(config, "network", &own)).ok();
+    }
 }
 
 fn the_hosts_proc_is_read_only_with_the_hosts_pids(rt: &Runtime) -> Checked {

@@ -349,6 +349,7 @@ fn spawn(
                 container: Some(init_pidfd.as_fd()),
                 container_root,
                 id_maps: Vec::new(),
+                has_host_network: false,
                 cgroups: cgroup.join,
                 adopted_first: false,
                 proc,

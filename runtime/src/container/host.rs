@@ -12,9 +12,9 @@ use rustix::thread::LinkNameSpaceType;
 
 use crate::bundle::{Bundle, Sysctl, parse_sysctl, shared_sysctl};
 use crate::error::{Doing, Error, Result};
-use crate::plan::Facts;
 use crate::plan::namespaces::{Namespaces, describe};
 use crate::plan::step::{Action, Step};
+use crate::plan::{Facts, network};
 use crate::sys::process::{in_user_namespace, is_same_namespace, unshare};
 
 /// `CLONE_NEWTIME`.
@@ -131,6 +131,15 @@ fn open_namespace(path: &Path, flag: u64, place: &str) -> Result<OwnedFd> {
         Ok(_) => Err(Error::config(place, format!("{} is a namespace of another type", path.display()))),
         Err(_) => Err(Error::config(place, format!("{} is not a namespace", path.display()))
             .hint("a namespace's path is like /proc/PID/ns/net, or a bind mount of such a file")),
+    }
+}
+
+/// Whether the container's network namespace is the runtime's own.
+pub fn shares_network(namespaces: &Namespaces, opened: &[OwnedFd]) -> Result<bool> {
+    match network::joined(namespaces).and_then(|index| opened.get(index)) {
+        Some(joined) => is_same_namespace(own_namespace("net")?.as_fd(), joined.as_fd())
+            .doing(|| "look at the network namespaces"),
+        None => Ok(namespaces.clone & libc::CLONE_NEWNET as u64 == 0),
     }
 }
 

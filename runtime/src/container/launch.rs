@@ -329,6 +329,7 @@ fn build(
     let hooks_called = |pick: fn(&Hooks) -> &Option<Vec<oci_spec::runtime::Hook>>| {
         hooks.and_then(|hooks| pick(hooks).as_deref()).unwrap_or_default()
     };
+    let has_host_network = host::shares_network(&plan.namespaces, &namespaces)?;
     let (host_end, container_end) = Channel::pair()?;
     // From here to the program's execution the process is the runtime's code with the runtime's memory: nobody in
     // the container may look into it (CVE-2016-9962).
@@ -365,6 +366,7 @@ fn build(
                 container: None,
                 container_root: None,
                 id_maps,
+                has_host_network,
                 cgroups,
                 adopted_first: cgroup.needs_adopt(),
                 proc,

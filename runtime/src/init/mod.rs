@@ -75,6 +75,8 @@ pub struct Inside<'plan> {
     pub container_root: Option<OwnedFd>,
     /// The user namespaces of id-mapped mounts, in the order of the steps; none where the host side opens the sources.
     pub id_maps: Vec<OwnedFd>,
+    /// The network namespace is the runtime's own.
+    pub has_host_network: bool,
     /// The files that take this process into its cgroups when "0" is written to them.
     pub cgroups: Vec<OwnedFd>,
     /// The host side puts this process into its cgroup itself, and says when it has.
@@ -119,8 +121,9 @@ struct Made {
 
 /// Executes the steps. Never returns: the process becomes the program, or ends.
 pub fn run(mut inside: Inside<'_>) -> ! {
+    let id_maps = std::mem::take(&mut inside.id_maps);
     let mut made =
-        Made { supplies: user::Supplies::new(std::mem::take(&mut inside.id_maps)), ..Made::default() };
+        Made { supplies: user::Supplies::new(id_maps, inside.has_host_network), ..Made::default() };
     // Modes that are asked for are meant exactly.
     umask(Mode::empty());
     for step in inside.steps {

@@ -319,7 +319,7 @@ fn make_filesystem(
             new.options.push(("mode".to_owned(), Some(mode)));
             filesystem::make(&new)?
         }
-        None => filesystem::make(new).or_else(|error| host_view(new, error))?,
+        None => filesystem::make(new).or_else(|error| host_view(new, error, supplies))?,
     };
     if mount.copy_up {
         copy_tree(&target, &tree).map_err(|error| {
@@ -336,10 +336,16 @@ fn make_filesystem(
 }
 
 /// Where the kernel refuses a new sysfs, since the network namespace isn't the user namespace's own, the host's stands
-/// in, read-only; the host's proc too, where the container has the host's processes.
-fn host_view(new: &NewFilesystem, error: Error) -> Result<Fd> {
+/// in, read-only; the host's proc too, where the container has the host's processes. Each only where it shows what is the
+/// container's: the runtime's own network devices and processes.
+fn host_view(new: &NewFilesystem, error: Error, supplies: &Supplies) -> Result<Fd> {
     let path = match (error.errno(), new.fstype.as_str()) {
-        (Some(Errno::PERM), "sysfs") => "/sys",
+        (Some(Errno::PERM), "sysfs") if supplies.has_host_network() => "/sys",
+        (Some(Errno::PERM), "sysfs") => {
+            return Err(error.hint(
+                "in a user namespace a new sysfs needs a network namespace that belongs to it: join both of a container, make both, or leave the sysfs out",
+            ));
+        }
         (Some(Errno::PERM), "proc") if proc_is_ours() => "/proc",
         (Some(Errno::PERM), "proc") => {
             return Err(error.hint(

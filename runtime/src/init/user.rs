@@ -25,12 +25,18 @@ const CLONE_NEWTIME: u64 = 0x80;
 pub struct Supplies {
     trees: Option<VecDeque<OwnedFd>>,
     id_maps: VecDeque<OwnedFd>,
+    has_host_network: bool,
 }
 
 impl Supplies {
-    /// Begins with the user namespaces of id-mapped mounts.
-    pub fn new(id_maps: Vec<OwnedFd>) -> Self {
-        Self { trees: None, id_maps: id_maps.into() }
+    /// Begins with the user namespaces of id-mapped mounts, and whether the network namespace is the runtime's.
+    pub fn new(id_maps: Vec<OwnedFd>, has_host_network: bool) -> Self {
+        Self { trees: None, id_maps: id_maps.into(), has_host_network }
+    }
+
+    /// Whether the container's network namespace is the runtime's own.
+    pub fn has_host_network(&self) -> bool {
+        self.has_host_network
     }
 
     /// Asks the host side for the rootfs, its place, and the sources of bind mounts, which come in the order of the steps.
