@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use coracle_integration::bundle::{add_mount, grant, join_namespace, without_namespace};
+use coracle_integration::bundle::{add_mount, grant, join_namespace, push, without_namespace};
 use coracle_integration::{Checked, Runtime, tests};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use crate::common::{script, sh};
+use crate::common::{BASE, script, sh};
 
 pub fn tests() -> Vec<Trial> {
     tests![
@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         the_hosts_sysfs_does_not_stand_in_for_another_networks,
         the_hosts_proc_is_read_only_with_the_hosts_pids,
         a_source_that_only_the_hosts_root_reaches_is_bound,
+        more_sources_than_open_files_are_allowed_are_bound,
         a_rootfs_that_only_the_hosts_root_reaches_is_entered,
         the_root_can_be_moved_instead_of_pivoted,
         what_is_read_only_on_the_host_stays_so,
@@ -118,6 +119,32 @@ fn a_source_that_only_the_hosts_root_reaches_is_bound(rt: &Runtime) -> Checked {
         add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind"]);
     });
     assert_eq!(seen.ok().out(), "text");
+    Ok(())
+}
+
+/// Some of them mapped, all by the same maps.
+fn more_sources_than_open_files_are_allowed_are_bound(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 knows no id-mapped mounts")?;
+    let source = rt.scratch("source");
+    fs::create_dir_all(&source).expect("making a directory");
+    let bundle = script(rt, "grep -c ' /mnt/' /proc/mounts", |config| {
+        config["process"].as_object_mut().expect("an object").remove("rlimits");
+        let mapping = json!([{ "containerID": 0, "hostID": BASE + 100, "size": 1000 }]);
+        for number in 0..700 {
+            let mut mount = json!({ "destination": format!("/mnt/{number}"), "type": "bind", "source": source,
+                "options": ["bind"] });
+            if number % 2 == 0 {
+                mount["uidMappings"] = mapping.clone();
+                mount["gidMappings"] = mapping.clone();
+            }
+            push(config, "/mounts", mount);
+        }
+    });
+    let run = rt.container(&bundle).run_command(&[]);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=320:320").arg("--").arg(run.get_program()).args(run.get_args());
+    limited.stdin(std::process::Stdio::null());
+    assert_eq!(coracle_integration::command::run(limited).ok().out(), "700");
     Ok(())
 }
 

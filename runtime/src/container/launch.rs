@@ -512,7 +512,7 @@ fn serve(
                 hooks::run(create, "createRuntime", &hook_state, Side::Runtime(Some(interrupt)))?;
                 channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
             }
-            Some(Frame::Sources) => sources.serve()?,
+            Some(Frame::Sources(count)) => sources.serve(count)?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
             Some(Frame::Console(fd)) => master = Some(fd),
             Some(Frame::Ready) => {

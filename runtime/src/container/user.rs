@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Rlimit, getrlimit, prlimit};
@@ -78,35 +79,47 @@ fn helper(program: &str, pid: i32, ranges: &[IdRange], place: &str, file: &str) 
 /// The user namespace of the container itself, for mounts that are to have its maps.
 pub struct Own<'a> {
     /// The namespace.
-    pub namespace: OwnedFd,
+    pub namespace: Rc<OwnedFd>,
     /// Its maps; none where it was joined.
     pub maps: Option<&'a IdMaps>,
 }
 
-/// Namespaces for the id-mapped mounts, each with its step, in the order of the steps.
+/// Namespaces for the id-mapped mounts, each with its step, in the order of the steps. Mounts of the same maps share one.
 pub fn id_map_namespaces<'a>(
     proc: &OwnedFd,
     steps: &'a [Step],
     own: Option<&Own<'_>>,
-) -> Result<Vec<(OwnedFd, &'a Step)>> {
+) -> Result<Vec<(Rc<OwnedFd>, &'a Step)>> {
+    let mut made: Vec<(&IdMaps, Rc<OwnedFd>)> = Vec::new();
     let mut namespaces = Vec::new();
     for step in steps {
         let Action::Mount(mount) = &step.action else { continue };
         let Some(idmap) = &mount.idmap else { continue };
         let is_bind = matches!(mount.what, What::Bind { .. });
-        let namespace = match (&idmap.maps, own) {
-            (Some(maps), _) => namespace_of(proc, maps),
+        let maps = match (&idmap.maps, own) {
+            (Some(maps), _) => maps,
             // A filesystem that is made inside belongs to the container's namespace, whose maps the kernel takes for its
             // mounts only from another one.
-            (None, Some(Own { maps: Some(maps), .. })) if !is_bind => namespace_of(proc, maps),
+            (None, Some(Own { maps: Some(maps), .. })) if !is_bind => maps,
             (None, Some(own)) => {
-                own.namespace.try_clone().doing(|| "duplicate the user namespace's descriptor")
+                namespaces.push((Rc::clone(&own.namespace), step));
+                continue;
             }
             (None, None) => {
-                Err(Error::new(Kind::Config, "there is no user namespace whose maps it could take"))
+                let told = "there is no user namespace whose maps it could take";
+                return Err(Error::new(Kind::Config, told).at(step.place.clone()));
             }
         };
-        namespaces.push((namespace.map_err(|error| error.at(step.place.clone()))?, step));
+        let namespace = match made.iter().find(|(known, _)| *known == maps) {
+            Some((_, namespace)) => Rc::clone(namespace),
+            None => {
+                let namespace = namespace_of(proc, maps).map_err(|error| error.at(step.place.clone()))?;
+                let namespace = Rc::new(namespace);
+                made.push((maps, Rc::clone(&namespace)));
+                namespace
+            }
+        };
+        namespaces.push((namespace, step));
     }
     Ok(namespaces)
 }

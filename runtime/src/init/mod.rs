@@ -32,6 +32,7 @@ pub use user::map_ids;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 use coracle_seccomp::Program;
@@ -74,7 +75,7 @@ pub struct Inside<'plan> {
     /// The container's root directory, for `ContainerRoot`.
     pub container_root: Option<OwnedFd>,
     /// The user namespaces of id-mapped mounts, in the order of the steps; none where the host side opens the sources.
-    pub id_maps: Vec<OwnedFd>,
+    pub id_maps: Vec<Rc<OwnedFd>>,
     /// The network namespace is the runtime's own.
     pub has_host_network: bool,
     /// The files that take this process into its cgroups when "0" is written to them.
@@ -170,7 +171,10 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::AwaitMaps | Action::AwaitHost => talk::await_go(inside),
         Action::Hide => user::hide(),
         Action::Reveal => user::reveal(),
-        Action::Sources { count } => made.supplies.receive_trees(&inside.channel, *count),
+        Action::Sources { count } => {
+            made.supplies.expect_trees(*count);
+            Ok(())
+        }
         Action::NamespaceRoot => credentials::become_namespace_root(),
         Action::NewTimeNamespace { offsets } => user::new_time_namespace(&inside.proc, offsets),
         Action::ContainerRoot => {
@@ -200,7 +204,7 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::SessionKeyring { name } => settings::session_keyring(name),
         Action::RootPropagation(propagation) => rootfs::set_tree_propagation(*propagation),
         Action::BindRoot { path, private_parent } => {
-            let place = match made.supplies.rootfs()? {
+            let place = match made.supplies.rootfs(&inside.channel)? {
                 Some(place) => place,
                 None => rootfs::Place::open(path, *private_parent, false)?,
             };

@@ -105,7 +105,7 @@ fn source_tree(
     supplies: &mut Supplies,
     channel: &Channel,
 ) -> Result<Fd> {
-    if let Some(tree) = supplies.next_tree()? {
+    if let Some(tree) = supplies.next_tree(channel)? {
         return Ok(tree);
     }
     let tree = clone_source(source, recursive)?;
