@@ -58,7 +58,7 @@ impl<'a> Class<'a> {
             None => Some(open_directory(&root, Path::new(".")).doing(|| "open the root of resctrl")?),
             Some(name) => match open_directory(&root, Path::new(name)) {
                 Ok(class) => Some(class),
-                Err(Errno::NOENT) if wanted.own || !wanted.schemata.is_empty() => None,
+                Err(Errno::NOENT) if wanted.own || wanted.settings().next().is_some() => None,
                 Err(errno) => {
                     let path = mount.join(name);
                     return Err(Error::os(errno, format!("open the class of service {}", path.display()))
@@ -94,6 +94,7 @@ impl<'a> Class<'a> {
     pub fn make(&self) -> Result<()> {
         let Some(name) = self.wanted.class.as_ref().filter(|_| self.found.is_none()) else {
             let Some(class) = &self.found else { return Ok(()) };
+            self.wanted.schemata.iter().try_for_each(|line| self.write_line(class, line))?;
             return self.monitor(class);
         };
         let doing = || format!("make the class of service {}", self.path().display());
@@ -107,7 +108,7 @@ impl<'a> Class<'a> {
         })?;
         let filled = open_directory(&self.root, Path::new(name)).doing(doing).and_then(|class| {
             let write = |line: &Line| self.write_line(&class, line);
-            self.wanted.schemata.iter().try_for_each(write)?;
+            self.wanted.settings().try_for_each(write)?;
             self.monitor(&class)
         });
         if filled.is_err() {
@@ -150,14 +151,15 @@ impl<'a> Class<'a> {
         }
     }
 
-    /// A class that is there already must have what is asked for: other containers may be in it.
+    /// A class that is there already must have what `l3CacheSchema` and `memBwSchema` ask for: other containers may be in
+    /// it. `schemata` says what it is to have from now on.
     fn compare(&self, class: &OwnedFd) -> Result<()> {
-        if self.wanted.schemata.is_empty() {
+        if self.wanted.matched.is_empty() {
             return Ok(());
         }
         let path = self.path();
         let has = read(class, "schemata").doing(|| format!("read {}", path.join("schemata").display()))?;
-        match self.wanted.schemata.iter().find(|line| !has_setting(&has, &line.text)) {
+        match self.wanted.matched.iter().find(|line| !has_setting(&has, &line.text)) {
             None => Ok(()),
             Some(line) => Err(Error::config(
                 line.place.clone(),
@@ -191,7 +193,13 @@ impl Record {
         let mount = find_mount()?;
         let root = open_directory(CWD, &mount).doing(|| format!("open {}", mount.display()))?;
         let name = self.path.strip_prefix(&mount).ok().and_then(Path::to_str).unwrap_or_default().to_owned();
-        let wanted = Rdt { class: Some(name), own: false, schemata: Vec::new(), monitoring: None };
+        let wanted = Rdt {
+            class: Some(name),
+            own: false,
+            matched: Vec::new(),
+            schemata: Vec::new(),
+            monitoring: None,
+        };
         let writer = Class { wanted: &wanted, mount, root, found: None };
         schemata.iter().try_for_each(|line| writer.write_line(&class, line))
     }
