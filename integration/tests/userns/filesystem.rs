@@ -53,6 +53,10 @@ fn a_bundle_with_its_own_dev_runs_again(rt: &Runtime) {
 
 fn a_device_that_the_host_lacks_is_told(rt: &Runtime) -> Checked {
     rt.coracle_only("the words are ours")?;
+    let device =
+        json!([{ "path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 0 }]);
+    let seen = sh(rt, "true", |config| config["linux"]["devices"] = device).ok();
+    assert!(seen.stderr.contains("linux.devices[0]") && seen.stderr.contains("0666"), "{seen}");
     let device = json!([{ "path": "/dev/coracle-none", "type": "c", "major": 1, "minor": 3 }]);
     sh(rt, "true", |config| config["linux"]["devices"] = device)
         .fails_with("/dev/coracle-none")

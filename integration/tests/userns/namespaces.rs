@@ -158,6 +158,8 @@ fn wrong_mappings_are_refused_with_their_place(rt: &Runtime) -> Checked {
     with(json!([{ "containerID": 0, "hostID": BASE, "size": 9 }, { "containerID": 5, "hostID": 1, "size": 1 }]))
         .fails_with("linux.uidMappings[1].containerID");
     with(json!([{ "containerID": 0, "hostID": BASE, "size": 0 }])).fails_with("linux.uidMappings[0].size");
+    let ranges = (0..330).map(|n| json!({ "containerID": n * 10, "hostID": BASE + n * 10, "size": 5 }));
+    with(ranges.collect()).fails_with("linux.uidMappings").fails_with("the kernel takes less than 4096");
     Ok(())
 }
 

@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         a_user_is_told_of_ranges_that_are_not_its_own,
         a_user_is_told_of_missing_helpers,
         a_user_cannot_have_groups_it_gave_up,
+        a_user_is_told_of_a_missing_state_directory,
         a_user_cannot_map_the_ids_of_a_mount,
     ]
 }
@@ -219,6 +220,21 @@ fn a_user_cannot_have_groups_it_gave_up(rt: &Runtime) -> Checked {
     let user = Rootless::new(rt);
     user.starter(|config| config["process"]["user"]["additionalGids"] = json!([0]));
     user.sh(&format!("./runtime run {}", user.id())).fails_with("process.user.additionalGids");
+    // newgidmap gives them up, too, for a user's own group alone.
+    user.starter(|config| {
+        multiple(config, 1000);
+        config["linux"]["gidMappings"].as_array_mut().expect("a list").truncate(1);
+        config["process"]["user"]["additionalGids"] = json!([0]);
+    });
+    user.sh(&format!("./runtime run {}", user.id())).fails_with("process.user.additionalGids");
+    Ok(())
+}
+
+fn a_user_is_told_of_a_missing_state_directory(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let user = Rootless::new(rt);
+    user.starter(|_| ());
+    user.sh(&format!("unset XDG_RUNTIME_DIR; ./runtime run {}", user.id())).fails_with("--root");
     Ok(())
 }
 

@@ -447,6 +447,7 @@ fn prepare_user(
     if !plan.namespaces.staged() {
         super::user::set_from_outside(&user.outside, proc, Some(pid))?;
     }
+    super::user::warn_of_devices(bundle.spec.linux().as_ref(), user.maps.as_ref());
     let process = bundle.spec.process().as_ref();
     let uid = process.map_or(0, |process| process.user().uid());
     let uid = match &user.maps {

@@ -2,9 +2,12 @@
 //! for id-mapped mounts.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
+use oci_spec::runtime::Linux;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Rlimit, getrlimit, prlimit};
 
@@ -14,13 +17,27 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::Channel;
 use crate::init::{self, procfs};
 use crate::plan::step::{Action, Step, What};
-use crate::plan::user::{HardLimit, IdMaps, IdRange, Outside, Writer, map_text};
+use crate::plan::user::{HardLimit, IdMaps, IdRange, Outside, Writer, map_text, outside};
 use crate::sys::clone::{Clone3, Forked};
+
+/// The kernel takes a map in one write, which must be shorter than a page: user_namespaces(7).
+const LONGEST_MAP: usize = 4096;
 
 /// Writes the maps of the user namespace that process `pid` was born in.
 pub fn write_maps(proc: &OwnedFd, pid: i32, maps: &IdMaps) -> Result<()> {
     let direct = |file: &str, ranges: &[IdRange], place: &str| {
-        procfs::write(proc, &format!("{pid}/{file}"), &map_text(ranges))
+        let text = map_text(ranges);
+        if text.len() >= LONGEST_MAP {
+            let told = format!(
+                "the text of the map has {} bytes; the kernel takes less than {LONGEST_MAP}",
+                text.len()
+            );
+            return Err(Error::config(place, told).hint("join ranges that follow each other"));
+        }
+        procfs::open(proc, Path::new(&format!("{pid}/{file}")), OFlags::WRONLY)
+            .and_then(|file| rustix::io::write(&file, text.as_bytes()))
+            .map(drop)
+            .doing(|| format!("write the {} ranges of {file}", ranges.len()))
             .map_err(|error| explain(error.at(place)))
     };
     match maps.writer {
@@ -44,8 +61,32 @@ fn explain(error: Error) -> Error {
         Some(Errno::PERM) => error.hint(
             "the host's ids must be mapped in the runtime's own user namespace, and the runtime needs CAP_SETUID and CAP_SETGID there",
         ),
-        Some(Errno::INVAL) => error.hint("the ranges must not overlap, and there may be 340 at most"),
+        Some(Errno::INVAL) => error.hint("the ranges must not overlap"),
         _ => error,
+    }
+}
+
+/// Devices are the host's in a user namespace: says which of them aren't as the bundle wants them. An owner of 0 is what
+/// engines write for any.
+pub fn warn_of_devices(linux: Option<&Linux>, maps: Option<&IdMaps>) {
+    let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    for (index, device) in devices.iter().enumerate() {
+        let Ok(node) = rustix::fs::stat(device.path()) else { continue };
+        let is_owner = |wanted: Option<u32>, ranges: Option<&[IdRange]>, has: u32| {
+            wanted.is_none_or(|id| id == 0 || ranges.and_then(|ranges| outside(ranges, id)) == Some(has))
+        };
+        let is_as_wanted = device.file_mode().is_none_or(|mode| mode & 0o7777 == node.st_mode & 0o7777)
+            && is_owner(device.uid(), maps.map(|maps| maps.uids.as_slice()), node.st_uid)
+            && is_owner(device.gid(), maps.map(|maps| maps.gids.as_slice()), node.st_gid);
+        if !is_as_wanted {
+            log::warn!(
+                "linux.devices[{index}]: in a user namespace {} is the host's node, with its mode {:04o} and owner {}:{}",
+                device.path().display(),
+                node.st_mode & 0o7777,
+                node.st_uid,
+                node.st_gid
+            );
+        }
     }
 }
 

@@ -208,7 +208,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     }
 
     if let Some(user) = &mut user {
-        user::refuse_groups(user, process.user().additional_gids().as_deref().unwrap_or_default())?;
+        user::refuse_groups(user, facts, process.user().additional_gids().as_deref().unwrap_or_default())?;
         user::rearrange(&mut steps, user, namespaces.time_offsets.clone());
     }
     namespaces.user = user;
