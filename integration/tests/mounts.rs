@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::ExitCode;
 
-use coracle_integration::bundle::{add_mount, push};
+use coracle_integration::bundle::{add_mount, grant, push};
 use coracle_integration::host::Mount;
 use coracle_integration::{Bundle, Checked, Container, Runtime, tests};
 use nix::mount::{MsFlags, mount};
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         readonly_paths_that_do_not_exist_are_fine,
         files_of_proc_that_lxcfs_replaces_may_be_bound_over,
         no_pivot_works,
+        no_pivot_leaves_no_full_procfs_of_the_host,
         a_relative_destination_is_below_the_root,
         access_times_are_as_asked,
         a_mount_of_no_type_with_bind_is_a_bind,
@@ -464,6 +465,22 @@ fn no_pivot_works(rt: &Runtime) {
     let seen = rt.container(&bundle).run_with(&["--no-pivot"]).ok();
     assert!(seen.stdout.starts_with("root:x:0:0:root:/root:/bin/sh\nuser:"), "{seen}");
     assert!(seen.stdout.ends_with("/bin\n/proc/self\n"), "{seen}");
+}
+
+/// One that stayed in the host's tree below would let a user namespace inside mount a new one, with nothing masked.
+fn no_pivot_leaves_no_full_procfs_of_the_host(rt: &Runtime) {
+    let other = rt.own("a procfs");
+    fs::create_dir_all(&other).expect("making a directory");
+    mount(Some("proc"), &other, Some("proc"), MsFlags::empty(), None::<&str>).expect("mounting a procfs");
+    let bundle = rt.script("unshare -U -r -m -p -f mount -t proc proc /tmp && echo mounted");
+    // To map the host's root.
+    let bundle = bundle.edit(|config| grant(config, &["CAP_SETFCAP"]));
+    let seen = rt.container(&bundle).run_with(&["--no-pivot"]).fails();
+    assert_eq!(seen.out(), "", "{seen}");
+    assert!(
+        other.join("self").exists() && fs::exists("/proc/self").is_ok_and(|there| there),
+        "the host's stay"
+    );
 }
 
 fn a_relative_destination_is_below_the_root(rt: &Runtime) {

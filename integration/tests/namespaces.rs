@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         containers_can_share_a_network,
         a_network_sysctl_is_set_inside_only,
         an_ipc_sysctl_is_set_inside_only,
+        a_sysctl_of_a_joined_namespace_of_the_hosts_is_refused,
         sysctls_may_use_slashes,
         a_cgroup_namespace_hides_the_path,
         a_time_namespace_shifts_the_clocks,
@@ -200,6 +201,34 @@ fn an_ipc_sysctl_is_set_inside_only(rt: &Runtime) {
     });
     assert_eq!(seen.ok().lines(), ["1234", "7"]);
     assert_eq!(host(), before);
+}
+
+/// A path that leads to the runtime's own namespace.
+fn a_sysctl_of_a_joined_namespace_of_the_hosts_is_refused(rt: &Runtime) -> Checked {
+    for (kind, link, sysctl) in [
+        ("network", "net", "net.ipv4.ip_default_ttl"),
+        ("ipc", "ipc", "kernel.shmmni"),
+        ("uts", "uts", "kernel.domainname"),
+    ] {
+        if kind != "network" && rt.coracle_only("runc looks at network namespaces only").is_err() {
+            continue;
+        }
+        let file = format!("/proc/sys/{}", sysctl.replace('.', "/"));
+        let host = || fs::read_to_string(&file).expect("a sysctl of ours");
+        let before = host();
+        let seen = rt.sh("true", |config| {
+            config.as_object_mut().expect("an object").remove("hostname");
+            join_namespace(config, kind, &format!("/proc/self/ns/{link}"));
+            config["linux"]["sysctl"] = json!({ sysctl: "77" });
+        });
+        let after = host();
+        if after != before {
+            fs::write(&file, &before).expect("setting it back");
+        }
+        assert_eq!(after, before);
+        seen.fails_with(sysctl.rsplit('.').next().unwrap_or_default());
+    }
+    Ok(())
 }
 
 fn sysctls_may_use_slashes(rt: &Runtime) -> Checked {

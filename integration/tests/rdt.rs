@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         a_class_that_is_named_with_settings_is_made_and_stays,
         a_class_that_is_only_named_must_be_there,
         a_class_that_is_there_must_match,
+        the_schemata_of_a_class_that_is_there_are_written,
         the_default_class_can_be_named,
         a_monitoring_group_comes_and_goes_with_the_container,
         what_exec_adds_is_in_the_class_too,
@@ -156,6 +157,16 @@ fn a_class_that_is_there_must_match(rt: &Runtime) -> Checked {
     let c = machine.up(&json!({ "closID": "gold", "l3CacheSchema": "L3:0=0fff", "memBwSchema": "MB:0=100" }));
     machine.delete(&c);
     assert_eq!(machine.resctrl.read("gold/schemata"), before);
+    Ok(())
+}
+
+fn the_schemata_of_a_class_that_is_there_are_written(rt: &Runtime) -> Checked {
+    let machine = Machine::with(rt)?;
+    std::fs::create_dir(machine.resctrl.path("gold")).expect("making a class");
+    let c = machine.up(&json!({ "closID": "gold", "schemata": ["L3:0=0f", "MB:0=30"] }));
+    assert_eq!(machine.resctrl.read("gold/schemata"), "L3:0=00f\n    MB:0=30");
+    machine.delete(&c);
+    assert!(machine.resctrl.has("gold"));
     Ok(())
 }
 

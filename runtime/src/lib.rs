@@ -13,6 +13,7 @@ pub mod error;
 pub mod hooks;
 pub mod init;
 pub mod interrupt;
+mod mountinfo;
 pub mod network;
 pub mod plan;
 pub mod rdt;

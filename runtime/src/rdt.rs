@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::mountinfo;
 use crate::plan::rdt::{Line, Rdt};
 
 const PLACE: &str = "linux.intelRdt";
@@ -57,7 +58,7 @@ impl<'a> Class<'a> {
             None => Some(open_directory(&root, Path::new(".")).doing(|| "open the root of resctrl")?),
             Some(name) => match open_directory(&root, Path::new(name)) {
                 Ok(class) => Some(class),
-                Err(Errno::NOENT) if wanted.own || !wanted.schemata.is_empty() => None,
+                Err(Errno::NOENT) if wanted.own || wanted.settings().next().is_some() => None,
                 Err(errno) => {
                     let path = mount.join(name);
                     return Err(Error::os(errno, format!("open the class of service {}", path.display()))
@@ -93,6 +94,7 @@ impl<'a> Class<'a> {
     pub fn make(&self) -> Result<()> {
         let Some(name) = self.wanted.class.as_ref().filter(|_| self.found.is_none()) else {
             let Some(class) = &self.found else { return Ok(()) };
+            self.wanted.schemata.iter().try_for_each(|line| self.write_line(class, line))?;
             return self.monitor(class);
         };
         let doing = || format!("make the class of service {}", self.path().display());
@@ -106,7 +108,7 @@ impl<'a> Class<'a> {
         })?;
         let filled = open_directory(&self.root, Path::new(name)).doing(doing).and_then(|class| {
             let write = |line: &Line| self.write_line(&class, line);
-            self.wanted.schemata.iter().try_for_each(write)?;
+            self.wanted.settings().try_for_each(write)?;
             self.monitor(&class)
         });
         if filled.is_err() {
@@ -149,14 +151,15 @@ impl<'a> Class<'a> {
         }
     }
 
-    /// A class that is there already must have what is asked for: other containers may be in it.
+    /// A class that is there already must have what `l3CacheSchema` and `memBwSchema` ask for: other containers may be in
+    /// it. `schemata` says what it is to have from now on.
     fn compare(&self, class: &OwnedFd) -> Result<()> {
-        if self.wanted.schemata.is_empty() {
+        if self.wanted.matched.is_empty() {
             return Ok(());
         }
         let path = self.path();
         let has = read(class, "schemata").doing(|| format!("read {}", path.join("schemata").display()))?;
-        match self.wanted.schemata.iter().find(|line| !has_setting(&has, &line.text)) {
+        match self.wanted.matched.iter().find(|line| !has_setting(&has, &line.text)) {
             None => Ok(()),
             Some(line) => Err(Error::config(
                 line.place.clone(),
@@ -190,7 +193,13 @@ impl Record {
         let mount = find_mount()?;
         let root = open_directory(CWD, &mount).doing(|| format!("open {}", mount.display()))?;
         let name = self.path.strip_prefix(&mount).ok().and_then(Path::to_str).unwrap_or_default().to_owned();
-        let wanted = Rdt { class: Some(name), own: false, schemata: Vec::new(), monitoring: None };
+        let wanted = Rdt {
+            class: Some(name),
+            own: false,
+            matched: Vec::new(),
+            schemata: Vec::new(),
+            monitoring: None,
+        };
         let writer = Class { wanted: &wanted, mount, root, found: None };
         schemata.iter().try_for_each(|line| writer.write_line(&class, line))
     }
@@ -212,20 +221,12 @@ impl Record {
 /// Where resctrl is mounted in the runtime's mount namespace.
 fn find_mount() -> Result<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
-    table.lines().find_map(mount_of).ok_or_else(|| {
+    let mount = mountinfo::parse(&table).into_iter().find(|mount| mount.fstype == "resctrl");
+    mount.map(|mount| mount.target).ok_or_else(|| {
         Error::new(Kind::Unsupported, "no resctrl filesystem is mounted, which Intel RDT is set through")
             .at(PLACE)
             .hint("mount -t resctrl resctrl /sys/fs/resctrl; the CPU must have the feature (cat_l3, mba, cqm in /proc/cpuinfo)")
     })
-}
-
-/// The mount point of a line of mountinfo that is of type resctrl: proc_pid_mountinfo(5).
-fn mount_of(line: &str) -> Option<PathBuf> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    (filesystem.split(' ').next()? == "resctrl").then_some(())?;
-    let escaped = mount.split(' ').nth(4)?;
-    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    Some(plain.iter().fold(escaped.to_owned(), |text, (escape, plain)| text.replace(escape, plain)).into())
 }
 
 fn open_directory(at: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
@@ -279,12 +280,5 @@ mod tests {
         for line in ["L3:0=7f", "L2:0=f", "MB:0=10", "L3:2=1f", "L3", "L3:0"] {
             assert!(!has_setting(shown, line), "{line}");
         }
-    }
-
-    #[test]
-    fn resctrl_is_found_by_its_type() {
-        let line = "40 24 0:99 / /sys/fs/res\\040ctrl rw,relatime shared:7 - resctrl resctrl rw";
-        assert_eq!(mount_of(line), Some("/sys/fs/res ctrl".into()));
-        assert_eq!(mount_of("40 24 0:99 / /sys/fs/resctrl rw - tmpfs resctrl rw"), None);
     }
 }

@@ -4,22 +4,26 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use coracle_integration::bundle::{add_mount, grant, without_namespace};
+use coracle_integration::bundle::{add_mount, grant, join_namespace, push, without_namespace};
 use coracle_integration::{Checked, Runtime, tests};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use crate::common::{script, sh};
+use crate::common::{BASE, script, sh};
 
 pub fn tests() -> Vec<Trial> {
     tests![
         the_default_devices_are_the_hosts_and_work,
+        a_bundle_with_its_own_dev_runs_again,
         a_device_that_the_host_lacks_is_told,
         the_hosts_sysfs_is_read_only_with_the_hosts_network,
+        the_hosts_sysfs_does_not_stand_in_for_another_networks,
         the_hosts_proc_is_read_only_with_the_hosts_pids,
         a_source_that_only_the_hosts_root_reaches_is_bound,
+        more_sources_than_open_files_are_allowed_are_bound,
         a_rootfs_that_only_the_hosts_root_reaches_is_entered,
+        the_root_can_be_moved_instead_of_pivoted,
         what_is_read_only_on_the_host_stays_so,
         clearing_a_locked_flag_is_refused_at_its_mount,
     ]
@@ -36,8 +40,23 @@ fn the_default_devices_are_the_hosts_and_work(rt: &Runtime) {
     assert_eq!(words, ["00", "00", "00", "00", "1:3", "1:7", "1:9"]);
 }
 
+/// What the devices were bound onto is there the second time.
+fn a_bundle_with_its_own_dev_runs_again(rt: &Runtime) {
+    let bundle = script(rt, "stat -c %t:%T /dev/null", |config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+    });
+    for _ in 0..2 {
+        assert_eq!(rt.container(&bundle).run().ok().out(), "1:3");
+    }
+}
+
 fn a_device_that_the_host_lacks_is_told(rt: &Runtime) -> Checked {
     rt.coracle_only("the words are ours")?;
+    let device =
+        json!([{ "path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 0 }]);
+    let seen = sh(rt, "true", |config| config["linux"]["devices"] = device).ok();
+    assert!(seen.stderr.contains("linux.devices[0]") && seen.stderr.contains("0666"), "{seen}");
     let device = json!([{ "path": "/dev/coracle-none", "type": "c", "major": 1, "minor": 3 }]);
     sh(rt, "true", |config| config["linux"]["devices"] = device)
         .fails_with("/dev/coracle-none")
@@ -60,6 +79,20 @@ fn the_hosts_sysfs_is_read_only_with_the_hosts_network(rt: &Runtime) -> Checked 
     assert_eq!(seen.lines().first(), Some(&"lo"), "{seen}");
     assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{seen}");
     Ok(())
+}
+
+/// Its network devices aren't the container's.
+fn the_hosts_sysfs_does_not_stand_in_for_another_networks(rt: &Runtime) {
+    let donor = rt.container(&rt.sleeper());
+    donor.up();
+    let join = |config: &mut serde_json::Value| {
+        join_namespace(config, "network", &format!("/proc/{}/ns/net", donor.pid()));
+    };
+    sh(rt, "true", join).fails_with("sysfs");
+    let own = format!("/proc/{}/ns/net", std::process::id());
+    if rt.coracle_only("runc 1.1 refuses it").is_ok() {
+        sh(rt, "ls /sys/class/net", |config| join_namespace(config, "network", &own)).ok();
+    }
 }
 
 fn the_hosts_proc_is_read_only_with_the_hosts_pids(rt: &Runtime) -> Checked {
@@ -93,12 +126,46 @@ fn a_source_that_only_the_hosts_root_reaches_is_bound(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+/// Some of them mapped, all by the same maps.
+fn more_sources_than_open_files_are_allowed_are_bound(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 knows no id-mapped mounts")?;
+    let source = rt.scratch("source");
+    fs::create_dir_all(&source).expect("making a directory");
+    let bundle = script(rt, "grep -c ' /mnt/' /proc/mounts", |config| {
+        config["process"].as_object_mut().expect("an object").remove("rlimits");
+        let mapping = json!([{ "containerID": 0, "hostID": BASE + 100, "size": 1000 }]);
+        for number in 0..700 {
+            let mut mount = json!({ "destination": format!("/mnt/{number}"), "type": "bind", "source": source,
+                "options": ["bind"] });
+            if number % 2 == 0 {
+                mount["uidMappings"] = mapping.clone();
+                mount["gidMappings"] = mapping.clone();
+            }
+            push(config, "/mounts", mount);
+        }
+    });
+    let run = rt.container(&bundle).run_command(&[]);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=320:320").arg("--").arg(run.get_program()).args(run.get_args());
+    limited.stdin(std::process::Stdio::null());
+    assert_eq!(coracle_integration::command::run(limited).ok().out(), "700");
+    Ok(())
+}
+
 fn a_rootfs_that_only_the_hosts_root_reaches_is_entered(rt: &Runtime) -> Checked {
     rt.coracle_only("runc needs the way to the rootfs to be open")?;
     let bundle = script(rt, "echo inside", |_| ());
     fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
     assert_eq!(rt.container(&bundle).run().ok().out(), "inside");
     Ok(())
+}
+
+/// Nothing of the host's tree that stays below shows a procfs in full: that would allow a new one.
+fn the_root_can_be_moved_instead_of_pivoted(rt: &Runtime) {
+    let text = "ls -d /bin; unshare -U -r -m -p -f mount -t proc proc /tmp && echo mounted";
+    let bundle = script(rt, text, |config| grant(config, &["CAP_SETFCAP"]));
+    let seen = rt.container(&bundle).run_with(&["--no-pivot"]).fails();
+    assert_eq!(seen.out(), "/bin", "{seen}");
 }
 
 /// A tmpfs on the host, read-only and without devices.

@@ -1,20 +1,25 @@
 //! User namespaces beside the others: made, joined, refused.
 
+use std::fs;
+
 use coracle_integration::bundle::{grant, join_namespace, push, without_namespace};
 use coracle_integration::command::{Running, command};
 use coracle_integration::{Checked, Runtime, host, tests};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::common::{BASE, COUNT, sh, sleeper};
+use crate::common::{BASE, COUNT, script, sh, sleeper};
 
 pub fn tests() -> Vec<Trial> {
     tests![
         namespaces_belong_to_the_user_namespace,
         a_user_namespace_can_be_joined,
+        mappings_beside_a_path_are_those_of_the_namespace,
+        an_id_that_a_joined_namespace_does_not_map_is_told,
         a_hosts_network_can_be_joined_from_a_new_user_namespace,
         a_time_namespace_works_inside,
         user_sysctls_can_be_set,
+        a_hook_that_enters_the_mount_namespace_finds_the_hosts_tree,
         magic_links_of_a_joined_mount_namespace_lead_nowhere,
         wrong_mappings_are_refused_with_their_place,
         without_a_mount_namespace_it_is_refused,
@@ -50,6 +55,44 @@ fn a_user_namespace_can_be_joined(rt: &Runtime) {
     assert_eq!(seen.lines(), [&of_donor("user"), &of_donor("net"), "0", "0"], "{seen}");
 }
 
+/// Engines give both.
+fn mappings_beside_a_path_are_those_of_the_namespace(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc compares them since 1.2")?;
+    let donor = sleeper(rt, |_| ());
+    let joins = |size: u32| {
+        sh(rt, "id -u", |config| {
+            join_namespace(config, "user", &format!("/proc/{}/ns/user", donor.pid()));
+            for list in ["uidMappings", "gidMappings"] {
+                config["linux"][list] = json!([{ "containerID": 0, "hostID": BASE, "size": size }]);
+            }
+        })
+    };
+    let same = joins(COUNT).ok();
+    assert_eq!(same.out(), "0");
+    assert!(same.stderr.contains("both namespace path and mapping specified"), "{same}");
+    joins(COUNT - 1)
+        .fails_with("both namespace path and non-matching mapping specified")
+        .fails_with("linux.uidMappings");
+    Ok(())
+}
+
+fn an_id_that_a_joined_namespace_does_not_map_is_told(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let donor = sleeper(rt, |_| ());
+    sh(rt, "true", |config| {
+        let linux = config["linux"].as_object_mut().expect("an object");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        join_namespace(config, "user", &format!("/proc/{}/ns/user", donor.pid()));
+        config["process"]["user"] = json!({ "uid": 7, "gid": COUNT });
+    })
+    .fails_with("process.user")
+    .fails_with("group 65536 is not mapped");
+    let seen = donor.exec_with(&["--user", "70000:0"], &["true"]).fails_with("user 70000 is not mapped");
+    assert!(!seen.stderr.contains("config.json"), "{seen}");
+    Ok(())
+}
+
 fn a_hosts_network_can_be_joined_from_a_new_user_namespace(rt: &Runtime) {
     let own = format!("/proc/{}/ns/net", std::process::id());
     let seen = sh(rt, "readlink /proc/self/ns/net", |config| {
@@ -81,6 +124,25 @@ fn user_sysctls_can_be_set(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+/// And runs the host's programs, not the image's.
+fn a_hook_that_enters_the_mount_namespace_finds_the_hosts_tree(rt: &Runtime) {
+    let mark = rt.own("mark");
+    fs::write(&mark, "of the host\n").expect("writing a file");
+    let log = rt.own("log");
+    let bundle = script(rt, "true", |config| {
+        for point in ["prestart", "createRuntime"] {
+            let look = format!(
+                "pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p'); nsenter -t $pid -m /bin/busybox cat {} >> {}",
+                mark.display(),
+                log.display()
+            );
+            config["hooks"][point] = json!([{ "path": "/bin/busybox", "args": ["sh", "-c", look] }]);
+        }
+    });
+    rt.container(&bundle).run().ok();
+    assert_eq!(fs::read_to_string(log).expect("the log"), "of the host\n".repeat(2));
+}
+
 fn wrong_mappings_are_refused_with_their_place(rt: &Runtime) -> Checked {
     rt.coracle_only("the words are ours")?;
     let with = |lists: Value| {
@@ -96,6 +158,8 @@ fn wrong_mappings_are_refused_with_their_place(rt: &Runtime) -> Checked {
     with(json!([{ "containerID": 0, "hostID": BASE, "size": 9 }, { "containerID": 5, "hostID": 1, "size": 1 }]))
         .fails_with("linux.uidMappings[1].containerID");
     with(json!([{ "containerID": 0, "hostID": BASE, "size": 0 }])).fails_with("linux.uidMappings[0].size");
+    let ranges = (0..330).map(|n| json!({ "containerID": n * 10, "hostID": BASE + n * 10, "size": 5 }));
+    with(ranges.collect()).fails_with("linux.uidMappings").fails_with("the kernel takes less than 4096");
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         limits_below_the_runtimes_own_are_set_inside,
         a_console_belongs_to_the_containers_root,
         a_pipe_can_be_opened_again_and_a_file_keeps_its_owner,
+        exec_too_gives_pipes_and_a_named_fifo_keeps_its_owner,
     ]
 }
 
@@ -116,6 +117,30 @@ fn a_pipe_can_be_opened_again_and_a_file_keeps_its_owner(rt: &Runtime) {
     let seen = run(coracle_integration::command::command("sh", &["-c", &line])).ok();
     assert_eq!(seen.out(), "through");
     assert_eq!(fs::metadata(errors).expect("the file").uid(), 0, "a file is not the container's to own");
+}
+
+fn exec_too_gives_pipes_and_a_named_fifo_keeps_its_owner(rt: &Runtime) {
+    let c = sleeper(rt, |_| ());
+    let line = format!(
+        "{} --root {} exec {} sh -c 'echo through > /dev/stdout' | cat",
+        rt.binary().display(),
+        rt.root().display(),
+        c.id
+    );
+    let seen = run(coracle_integration::command::command("sh", &["-c", &line])).ok();
+    assert_eq!(seen.out(), "through", "{seen}");
+    let fifo = rt.scratch("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("making a FIFO");
+    let open = || fs::File::options().read(true).write(true).open(&fifo).expect("opening the FIFO");
+    let mut exec = c.exec_command(&[], &["true"]);
+    exec.stdout(open()).stderr(open()).stdin(std::process::Stdio::null());
+    assert!(exec.status().expect("running the runtime").success());
+    let bundle = script(rt, "true", |_| ());
+    let other = rt.container(&bundle);
+    let mut run = other.run_command(&[]);
+    run.stdout(open()).stderr(open()).stdin(std::process::Stdio::null());
+    assert!(run.status().expect("running the runtime").success());
+    assert_eq!(fs::metadata(fifo).expect("the FIFO").uid(), 0, "it is not the container's to own");
 }
 
 fn limits_below_the_runtimes_own_are_set_inside(rt: &Runtime) {

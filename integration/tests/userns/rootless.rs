@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use coracle_integration::bundle::{grant, join_namespace};
 use coracle_integration::command::{Finished, run};
 use coracle_integration::{Checked, Runtime, host, skip, tests};
 use libtest_mimic::Trial;
@@ -17,10 +18,13 @@ pub fn tests() -> Vec<Trial> {
     tests![
         a_user_runs_the_rootless_starter,
         a_user_drives_the_whole_lifecycle,
+        a_user_moves_the_root_and_leaves_no_full_procfs,
+        roots_groups_do_not_come_into_a_users_container,
         a_user_maps_subordinate_ids,
         a_user_is_told_of_ranges_that_are_not_its_own,
         a_user_is_told_of_missing_helpers,
         a_user_cannot_have_groups_it_gave_up,
+        a_user_is_told_of_a_missing_state_directory,
         a_user_cannot_map_the_ids_of_a_mount,
     ]
 }
@@ -125,6 +129,50 @@ fn a_user_drives_the_whole_lifecycle(rt: &Runtime) {
     assert_eq!(seen.lines(), ["0", "44", "running"]);
 }
 
+fn a_user_moves_the_root_and_leaves_no_full_procfs(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        grant(config, &["CAP_SETFCAP"]);
+        let text = "ls -d /bin; unshare -U -r -m -p -f mount -t proc proc /tmp && echo mounted";
+        config["process"]["args"] = json!(["sh", "-c", text]);
+    });
+    let seen = user.sh(&format!("./runtime run --no-pivot {}", user.id())).fails();
+    assert_eq!(seen.out(), "/bin", "{seen}");
+}
+
+/// Whose user namespace denies setgroups(2): what a process has when it enters, it keeps.
+fn roots_groups_do_not_come_into_a_users_container(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    user.starter(|config| config["process"]["args"] = json!(["sleep", "1000"]));
+    let id = user.id();
+    user.sh(&format!("./runtime run --detach {id} >log 2>&1 </dev/null")).ok();
+    let root = user.directory.join("run/coracle");
+    let root = if root.exists() { root } else { user.directory.join("run/runc") };
+    let with_groups = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--groups", "0,4,24"]).arg(rt.binary()).args(arguments);
+        run(command)
+    };
+    let groups = ["grep", "^Groups:", "/proc/self/status"];
+    let seen = with_groups(&[&["--root", &root.to_string_lossy(), "exec", &id], &groups[..]].concat());
+    let pid = user.sh(&format!("./runtime state {id}")).ok();
+    let pid: Value = serde_json::from_str(&pid.stdout).expect("JSON");
+    let bundle = rt.bundle(&groups).edit(|config| {
+        join_namespace(config, "user", &format!("/proc/{}/ns/user", pid["pid"]));
+        // Group 5 is not mapped.
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["type"] != "devpts");
+    });
+    give(&bundle.rootfs(""), USER);
+    let c = rt.container(&bundle);
+    let run_line = c.run_command(&[]);
+    let arguments: Vec<_> = run_line.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let joined = with_groups(&arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    user.sh(&format!("./runtime delete --force {id}")).ok();
+    assert_eq!(seen.ok().out(), "Groups:");
+    assert_eq!(joined.ok().out(), "Groups:");
+}
+
 fn multiple(config: &mut Value, size: u32) {
     for list in ["uidMappings", "gidMappings"] {
         config["linux"][list] = json!([
@@ -172,6 +220,21 @@ fn a_user_cannot_have_groups_it_gave_up(rt: &Runtime) -> Checked {
     let user = Rootless::new(rt);
     user.starter(|config| config["process"]["user"]["additionalGids"] = json!([0]));
     user.sh(&format!("./runtime run {}", user.id())).fails_with("process.user.additionalGids");
+    // newgidmap gives them up, too, for a user's own group alone.
+    user.starter(|config| {
+        multiple(config, 1000);
+        config["linux"]["gidMappings"].as_array_mut().expect("a list").truncate(1);
+        config["process"]["user"]["additionalGids"] = json!([0]);
+    });
+    user.sh(&format!("./runtime run {}", user.id())).fails_with("process.user.additionalGids");
+    Ok(())
+}
+
+fn a_user_is_told_of_a_missing_state_directory(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let user = Rootless::new(rt);
+    user.starter(|_| ());
+    user.sh(&format!("unset XDG_RUNTIME_DIR; ./runtime run {}", user.id())).fails_with("--root");
     Ok(())
 }
 

@@ -34,16 +34,27 @@ pub(super) fn types(error: &serde_path_to_error::Error<serde_json::Error>) -> Er
         Segment::Enum { .. } | Segment::Unknown => path,
     });
     if let Some(name) = quoted_after(&whole, "missing field `") {
-        return Error::config(member_of(&path, name), "is missing, but required");
+        let path = member_of(&path, name);
+        let what = memory_policy_words(&path);
+        return Error::config(path, format!("{what}is missing, but required"));
     }
     if let Some(name) = quoted_after(&whole, "duplicate field `") {
         return Error::config(member_of(&path, name), "is there twice; keep one");
     }
-    let problem = reword(&whole);
+    let problem = format!("{}{}", memory_policy_words(&path), reword(&whole));
     if path.is_empty() {
         Error::new(Kind::Config, format!("config.json {problem}"))
     } else {
         Error::config(path, problem)
+    }
+}
+
+/// What runc begins a complaint of that part of a memory policy with.
+fn memory_policy_words(path: &str) -> &'static str {
+    match path.strip_prefix("linux.memoryPolicy.") {
+        Some("mode") => "invalid memory policy mode: ",
+        Some(part) if part.starts_with("flags") => "invalid memory policy flag: ",
+        _ => "",
     }
 }
 

@@ -44,7 +44,7 @@ pub use id_list::{IdList, check_cpuset};
 pub use linux::memory_policy::{MemoryPolicy, parse_memory_policy};
 pub use linux::net_devices::{LONGEST_NAME as LONGEST_DEVICE_NAME, TEMPLATE as DEVICE_NAME_TEMPLATE};
 pub use linux::paths::{parse_rootfs_propagation, personality};
-pub use linux::sysctl::{Sysctl, parse_sysctl};
+pub use linux::sysctl::{Sysctl, parse_sysctl, shared as shared_sysctl};
 pub use mount_options::{
     Bind, IdMap, MountOptions, RecursiveAttributes, attr, mount_option_names, parse_mount_options,
 };

@@ -43,6 +43,12 @@ pub(super) fn config(document: &mut Value, problems: &mut Problems) -> bool {
     if let Some(resources) = document.pointer_mut("/linux/resources") {
         changed |= tolerate_resources(resources);
     }
+    if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut)
+        && linux.get("memoryPolicy").and_then(Value::as_object).is_some_and(Map::is_empty)
+    {
+        linux.remove("memoryPolicy");
+        changed = true;
+    }
     changed
 }
 

@@ -111,9 +111,6 @@ impl Plan {
         if let Some(rules) = &self.device_program {
             ebpf::attach(&dir, rules)?;
         }
-        if let Some((user, group)) = self.owner {
-            delegate(&dir, user, group)?;
-        }
         *unified = Some(dir);
         Ok(late)
     }
@@ -216,8 +213,8 @@ fn cpuset_value(mount: &Path, path: &Path, file: &str) -> Result<String> {
 }
 
 /// Gives a version 2 cgroup to a user: the directory and the files that the kernel says a delegate
-/// needs.
-pub(super) fn delegate(dir: &CgroupDir, user: u32, group: u32) -> Result<()> {
+/// needs. Its group stays.
+pub(super) fn delegate(dir: &CgroupDir, user: u32) -> Result<()> {
     let doing = |name: &str| format!("give {} to user {user}", dir.path().join(name).display());
     let list = match file::read_path("/sys/kernel/cgroup/delegate") {
         Ok(list) => list,
@@ -227,9 +224,9 @@ pub(super) fn delegate(dir: &CgroupDir, user: u32, group: u32) -> Result<()> {
         }
         Err(error) => return Err(error),
     };
-    dir.chown(".", user, group).doing(|| doing("."))?;
+    dir.chown(".", user).doing(|| doing("."))?;
     for name in list.lines().filter(|name| !name.is_empty() && !name.contains('/')) {
-        match dir.chown(name, user, group) {
+        match dir.chown(name, user) {
             // Files of controllers that are not enabled here.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(Error::os(errno, doing(name))),

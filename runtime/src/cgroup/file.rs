@@ -161,12 +161,12 @@ impl CgroupDir {
     }
 
     /// Gives the directory, or a file in it, to another user.
-    pub fn chown(&self, name: &str, user: u32, group: u32) -> Result<(), Errno> {
+    pub fn chown(&self, name: &str, user: u32) -> Result<(), Errno> {
         rustix::fs::chownat(
             &self.fd,
             name,
             Some(rustix::fs::Uid::from_raw(user)),
-            Some(rustix::fs::Gid::from_raw(group)),
+            None,
             AtFlags::SYMLINK_NOFOLLOW,
         )
     }
@@ -219,7 +219,7 @@ fn make_error(path: &Path, errno: Errno) -> Error {
     let error = Error::os(errno, format!("make the cgroup {}", path.display()));
     match errno {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => error.hint(
-            "this user may not make cgroups here: delegate one, use --systemd-cgroup, or run with --cgroup-manager=disabled",
+            "this user may not make cgroups here: delegate one, use --systemd-cgroup, or run with --cgroup-manager=disabled and without limits",
         ),
         Errno::AGAIN => error.hint("a limit on the number of cgroups (cgroup.max.descendants) is reached above it"),
         _ => error,

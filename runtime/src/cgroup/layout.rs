@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::mountinfo::unescape;
 
 /// Where every distribution mounts its cgroup hierarchies.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -238,8 +239,8 @@ impl Mount {
     fn parse(line: &str) -> Option<Mount> {
         let info = MountInfo::from_line(line).ok()?;
         matches!(info.fs_type.as_str(), "cgroup" | "cgroup2").then(|| Mount {
-            root: unescape(&info.root),
-            point: PathBuf::from(unescape(&info.mount_point.to_string_lossy())),
+            root: unescape(&info.root).to_string_lossy().into_owned(),
+            point: unescape(&info.mount_point.to_string_lossy()).into(),
             kind: info.fs_type,
             options: info.super_options,
         })
@@ -262,26 +263,6 @@ impl Mount {
             _ => "/".to_owned(),
         }
     }
-}
-
-/// Undoes the octal escapes of mountinfo (`\040` is a space).
-fn unescape(text: &str) -> String {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let mut ahead = bytes.clone();
-        let octal = (byte == b'\\')
-            .then(|| {
-                let digits = [ahead.next()?, ahead.next()?, ahead.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 8).ok()
-            })
-            .flatten();
-        plain.push(octal.unwrap_or(byte));
-        if octal.is_some() {
-            bytes = ahead;
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
 }
 
 fn statfs_magic(path: impl AsRef<Path>) -> Result<Option<u64>> {

@@ -189,6 +189,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Gives the container's version 2 cgroup to a user of the host: cgroups(7), "Cgroup delegation". When the
+    /// container's process is in it.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        match self.unified_dir()? {
+            Some(dir) => create::delegate(&dir, uid),
+            None => Ok(()),
+        }
+    }
+
     /// The unified directory, if it is there.
     fn unified_dir(&self) -> Result<Option<CgroupDir>> {
         match self.record.members.iter().find(|member| member.is_unified()) {

@@ -49,8 +49,8 @@ pub struct Request<'a> {
     pub rootless: bool,
     /// Whether systemd means the user's own, not the system's.
     pub user_systemd: bool,
-    /// The user and group that a version 2 cgroup is given to (delegation), as ids of the host.
-    pub owner: Option<(u32, u32)>,
+    /// The user that a version 2 cgroup is given to (delegation), as the container knows it.
+    pub owner: Option<u32>,
 }
 
 /// One value for one file.
@@ -174,9 +174,9 @@ pub struct Plan {
     /// The transient unit, with systemd as the manager.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitPlan>,
-    /// The user and group that the version 2 cgroup is given to.
+    /// The user that the version 2 cgroup is given to, by [`super::Cgroup::give_to`]: as the container knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<(u32, u32)>,
+    pub owner: Option<u32>,
     /// Whether a hierarchy that this user may not write is passed over.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tolerate_unwritable: bool,

@@ -9,6 +9,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::foreground::{self, Signals};
 use super::host;
 use super::identity::Identity;
+use super::joined_user::Maps;
 use super::launch::kept_descriptors;
 use super::listener::{await_execution, unasked};
 use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
@@ -85,7 +86,22 @@ fn begin(
         log::warn!("{warning}");
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
+    if container.state.namespaces & libc::CLONE_NEWUSER as u64 != 0 {
+        prepare_user(&container, &process)?;
+    }
     spawn(&container, &init, &plan, options, settings)
+}
+
+/// What only the host's side may do for a process that joins a user namespace.
+fn prepare_user(container: &Container, process: &Process) -> Result<()> {
+    let pid = container.state.init.map_or(0, |init| init.pid);
+    let maps = Maps::of(&procfs::open_host()?, pid)?;
+    maps.check_process(process.user())?;
+    let uid = maps.uid_outside(process.user().uid());
+    if let Some(uid) = uid.filter(|_| process.terminal() != Some(true)) {
+        init::give_pipes(uid);
+    }
+    Ok(())
 }
 
 /// A terminal needs somebody to serve it, and a console socket a terminal: runc's rule and its words.
@@ -295,7 +311,7 @@ fn spawn(
     }
     let joins_pids = container.state.namespaces & libc::CLONE_NEWPID as u64 != 0;
     // The root of a user namespace could not come back from there.
-    let staged = joins_user || (joins_pids && host::in_user_namespace());
+    let staged = joins_user || (joins_pids && crate::sys::process::in_user_namespace());
     let own_pids = (joins_pids && !staged).then(|| host::own_namespace("pid")).transpose()?;
     if own_pids.is_some() {
         rustix::thread::move_into_thread_name_spaces(init_pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
@@ -333,6 +349,7 @@ fn spawn(
                 container: Some(init_pidfd.as_fd()),
                 container_root,
                 id_maps: Vec::new(),
+                has_host_network: false,
                 cgroups: cgroup.join,
                 adopted_first: false,
                 proc,

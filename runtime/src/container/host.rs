@@ -3,29 +3,22 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxNamespaceType, Process};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use rustix::thread::LinkNameSpaceType;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Sysctl, parse_sysctl, shared_sysctl};
 use crate::error::{Doing, Error, Result};
-use crate::plan::Facts;
-use crate::plan::namespaces::Namespaces;
-use crate::sys::process::unshare;
+use crate::plan::namespaces::{Namespaces, describe};
+use crate::plan::step::{Action, Step};
+use crate::plan::{Facts, network};
+use crate::sys::process::{in_user_namespace, is_same_namespace, unshare};
 
 /// `CLONE_NEWTIME`.
 pub const CLONE_NEWTIME: u64 = 0x80;
-
-/// The inode of the initial user namespace: `PROC_USER_INIT_INO` of the kernel's include/linux/proc_ns.h.
-const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
-
-/// Whether this process is in a user namespace, where even user 0 is not the host's root.
-pub fn in_user_namespace() -> bool {
-    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino != INITIAL_USER_NAMESPACE)
-}
 
 /// `$XDG_RUNTIME_DIR`, for everybody but a real root, of the host or of a system in a user namespace: sudo leaves it
 /// set to a user's. Engines of a user call the runtime as root of their user namespace, with the user's variables.
@@ -141,6 +134,36 @@ fn open_namespace(path: &Path, flag: u64, place: &str) -> Result<OwnedFd> {
     }
 }
 
+/// Whether the container's network namespace is the runtime's own.
+pub fn shares_network(namespaces: &Namespaces, opened: &[OwnedFd]) -> Result<bool> {
+    match network::joined(namespaces).and_then(|index| opened.get(index)) {
+        Some(joined) => is_same_namespace(own_namespace("net")?.as_fd(), joined.as_fd())
+            .doing(|| "look at the network namespaces"),
+        None => Ok(namespaces.clone & libc::CLONE_NEWNET as u64 == 0),
+    }
+}
+
+/// Refuses a parameter of the kernel for a namespace that is joined by path and is the runtime's own: it would be the
+/// host's that is set.
+pub fn refuse_shared_sysctls(steps: &[Step], namespaces: &Namespaces, opened: &[OwnedFd]) -> Result<()> {
+    for step in steps {
+        let Action::Sysctl { file, .. } = &step.action else { continue };
+        let name = file.to_string_lossy();
+        let Ok(Sysctl { namespace: Some(kind), .. }) = parse_sysctl(&name) else { continue };
+        let (_, flag) = describe(kind);
+        let joined = namespaces.join.iter().zip(opened).find(|((_, joined), _)| joined.flag == flag);
+        let Some(((_, joined), fd)) = joined else { continue };
+        let own = own_namespace(link_of(kind))?;
+        if is_same_namespace(own.as_fd(), fd.as_fd()).doing(|| "look at the namespaces that are joined")? {
+            let told =
+                format!("{}: {} is the runtime's own", shared_sysctl(&name, kind), joined.path.display());
+            return Err(Error::config(step.place.clone(), told)
+                .hint("leave the path out for a namespace of the container's own, or the parameter"));
+        }
+    }
+    Ok(())
+}
+
 /// Puts the namespaces for children back to what they were: hooks, too, are children.
 #[derive(Default)]
 pub struct ChildNamespaces {
@@ -183,6 +206,16 @@ impl ChildNamespaces {
             set(&time, LinkNameSpaceType::Time).doing(|| "go back to the runtime's time namespace")?;
         }
         Ok(())
+    }
+}
+
+/// The name of a namespace that has parameters, below `/proc/PID/ns`.
+fn link_of(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Uts => "uts",
+        _ => "ipc",
     }
 }
 

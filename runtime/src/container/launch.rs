@@ -11,6 +11,7 @@ use oci_spec::runtime::Hooks;
 
 use super::host::{self, ChildNamespaces};
 use super::identity::Identity;
+use super::joined_user::Maps;
 use super::learn;
 use super::options::{CreateOptions, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap};
@@ -295,6 +296,7 @@ fn build(
     }
     let proc = procfs::open_host()?;
     let namespaces = host::open_namespaces(&plan.namespaces)?;
+    host::refuse_shared_sysctls(&plan.steps, &plan.namespaces, &namespaces)?;
     let console = match &options.console_socket {
         Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
         None if plan.waits_for_start() => ConsoleReceiver::Caller,
@@ -327,6 +329,7 @@ fn build(
     let hooks_called = |pick: fn(&Hooks) -> &Option<Vec<oci_spec::runtime::Hook>>| {
         hooks.and_then(|hooks| pick(hooks).as_deref()).unwrap_or_default()
     };
+    let has_host_network = host::shares_network(&plan.namespaces, &namespaces)?;
     let (host_end, container_end) = Channel::pair()?;
     // From here to the program's execution the process is the runtime's code with the runtime's memory: nobody in
     // the container may look into it (CVE-2016-9962).
@@ -338,7 +341,7 @@ fn build(
         .namespaces
         .pid_path
         .as_deref()
-        .filter(|_| !plan.namespaces.staged() && host::in_user_namespace());
+        .filter(|_| !plan.namespaces.staged() && crate::sys::process::in_user_namespace());
     let before = ChildNamespaces::enter(&plan.namespaces, pids.is_some())?;
     let clone =
         Clone3 { namespaces: plan.namespaces.clone, into_cgroup: cgroup.clone_into(), ..Clone3::default() };
@@ -363,6 +366,7 @@ fn build(
                 container: None,
                 container_root: None,
                 id_maps,
+                has_host_network,
                 cgroups,
                 adopted_first: cgroup.needs_adopt(),
                 proc,
@@ -385,15 +389,20 @@ fn build(
     close_together(cgroups);
     let pidfd = made.process.insert(pidfd);
     before.leave()?;
-    if let Some(user) = user {
-        prepare_user(user, plan, bundle, &proc, pid)?;
-        if user.maps.is_some() {
-            host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
-        }
+    let uid = bundle.spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let uid_outside = match user {
+        Some(user) => prepare_user(user, plan, bundle, &proc, pid)?,
+        None => Some(uid),
+    };
+    if user.is_some_and(|user| user.maps.is_some()) {
+        host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
     }
     if cgroup.needs_adopt() {
         cgroup.adopt(pid)?;
         host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
+    }
+    if let Some(uid) = uid_outside.filter(|_| plan.cgroup.owner.is_some()) {
+        cgroup.give_to(uid)?;
     }
     if let Some(rdt) = &made.state.intel_rdt {
         rdt.add(pid)?;
@@ -426,18 +435,43 @@ fn build(
     Ok((pid, host_end, master))
 }
 
-/// What only the host's side may do for a process in a user namespace, which waits meanwhile.
-fn prepare_user(user: &UserNamespace, plan: &Plan, bundle: &Bundle, proc: &OwnedFd, pid: i32) -> Result<()> {
+/// What only the host's side may do for a process in a user namespace, which waits meanwhile. Gives the id outside that
+/// the process's user is, if it is mapped.
+fn prepare_user(
+    user: &UserNamespace,
+    plan: &Plan,
+    bundle: &Bundle,
+    proc: &OwnedFd,
+    pid: i32,
+) -> Result<Option<u32>> {
     if !plan.namespaces.staged() {
         super::user::set_from_outside(&user.outside, proc, Some(pid))?;
     }
-    let Some(maps) = &user.maps else { return Ok(()) };
-    super::user::write_maps(proc, pid, maps)?;
-    let uid = bundle.spec.process().as_ref().map_or(0, |process| process.user().uid());
-    if let Some(uid) = outside(&maps.uids, uid).filter(|_| user.sources_by_host && !plan.terminal) {
+    super::user::warn_of_devices(bundle.spec.linux().as_ref(), user.maps.as_ref());
+    let process = bundle.spec.process().as_ref();
+    let uid = process.map_or(0, |process| process.user().uid());
+    let uid = match &user.maps {
+        Some(maps) => {
+            super::user::write_maps(proc, pid, maps)?;
+            outside(&maps.uids, uid)
+        }
+        None => {
+            let maps = Maps::of(proc, pid)?;
+            if maps.check_given(bundle.spec.linux().as_ref())? {
+                log::warn!(
+                    "user namespaces enabled, but both namespace path and mapping specified: they are the same"
+                );
+            }
+            if let Some(process) = process {
+                maps.check_process(process.user()).map_err(|error| error.at("process.user"))?;
+            }
+            maps.uid_outside(uid)
+        }
+    };
+    if let Some(uid) = uid.filter(|_| user.sources_by_host && !plan.terminal) {
         init::give_pipes(uid);
     }
-    Ok(())
+    Ok(uid)
 }
 
 fn explain_clone(error: Error, user: bool) -> Error {
@@ -479,7 +513,7 @@ fn serve(
                 hooks::run(create, "createRuntime", &hook_state, Side::Runtime(Some(interrupt)))?;
                 channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
             }
-            Some(Frame::Sources) => sources.serve()?,
+            Some(Frame::Sources(count)) => sources.serve(count)?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
             Some(Frame::Console(fd)) => master = Some(fd),
             Some(Frame::Ready) => {

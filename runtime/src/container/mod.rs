@@ -12,6 +12,7 @@ mod features;
 mod foreground;
 mod host;
 mod identity;
+mod joined_user;
 mod kill;
 mod launch;
 mod learn;

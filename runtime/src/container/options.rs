@@ -24,7 +24,9 @@ pub struct Settings {
 impl Settings {
     /// Whether this is not the host's root: cgroups that it may not make are no error, and device rules are left out.
     pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(|| !rustix::process::geteuid().is_root() || host::in_user_namespace())
+        self.rootless.unwrap_or_else(|| {
+            !rustix::process::geteuid().is_root() || crate::sys::process::in_user_namespace()
+        })
     }
 
     /// Whether systemd means the user's own, not the system's.

@@ -66,7 +66,7 @@ fn text(plan: &Plan) -> String {
     if let Some(rdt) = &plan.rdt {
         let class = rdt.class.as_deref().unwrap_or("/");
         lines.push(line(&format!("  use the class of service {class}"), "linux.intelRdt"));
-        for setting in &rdt.schemata {
+        for setting in rdt.settings() {
             lines.push(line(&format!("  set {} in it", setting.text), &setting.place));
         }
     }

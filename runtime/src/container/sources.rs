@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use super::{host, user};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init;
 use crate::init::channel::{Channel, Frame};
+use crate::init::rootfs::{Place, explain_link};
 use crate::plan::Plan;
 use crate::plan::step::{Action, MountIdMap, Step, What};
 
@@ -28,8 +30,14 @@ pub struct Sources<'a> {
     plan: &'a Plan,
     pid: i32,
     pidfd: &'a OwnedFd,
-    /// The user namespaces of new filesystems that are to be id-mapped, and the steps, in their order.
-    later: VecDeque<(OwnedFd, &'a Step)>,
+    /// The steps that were not looked at yet.
+    steps: std::slice::Iter<'a, Step>,
+    /// Nothing was asked for yet.
+    is_fresh: bool,
+    /// The user namespaces of binds that are to be id-mapped, and the steps, in their order.
+    binds: VecDeque<(Rc<OwnedFd>, &'a Step)>,
+    /// Those of new filesystems.
+    later: VecDeque<(Rc<OwnedFd>, &'a Step)>,
 }
 
 impl<'a> Sources<'a> {
@@ -41,27 +49,32 @@ impl<'a> Sources<'a> {
         pid: i32,
         pidfd: &'a OwnedFd,
     ) -> Self {
-        Self { channel, proc, plan, pid, pidfd, later: VecDeque::new() }
+        Self {
+            channel,
+            proc,
+            plan,
+            pid,
+            pidfd,
+            steps: plan.steps.iter(),
+            is_fresh: true,
+            binds: VecDeque::new(),
+            later: VecDeque::new(),
+        }
     }
 
-    /// Opens all sources, in the order of the steps, and sends them to the container's side.
-    pub fn serve(&mut self) -> Result<()> {
-        let steps = &self.plan.steps;
-        let maps = if steps.iter().any(is_id_mapped) {
+    /// Opens the next sources, in the order of the steps, and sends them to the container's side: so many descriptors, of
+    /// which the rootfs has two.
+    pub fn serve(&mut self, count: usize) -> Result<()> {
+        if std::mem::take(&mut self.is_fresh) && self.plan.steps.iter().any(is_id_mapped) {
             let own = user::Own {
-                namespace: host::namespace_of(self.pid, "user")?,
+                namespace: Rc::new(host::namespace_of(self.pid, "user")?),
                 maps: self.plan.namespaces.user.as_ref().and_then(|user| user.maps.as_ref()),
             };
-            user::id_map_namespaces(self.proc, steps, Some(&own))?
-        } else {
-            Vec::new()
-        };
-        let (binds, later) = maps.into_iter().partition(|(_, step)| is_bind(step));
-        self.later = later;
-        let place = Place::leave(self.pidfd)?;
-        let joined = &self.plan.namespaces.join;
-        let is_foreign = joined.iter().any(|(_, namespace)| namespace.flag == libc::CLONE_NEWNS as u64);
-        let trees = open_all(steps, binds, is_foreign);
+            let maps = user::id_map_namespaces(self.proc, &self.plan.steps, Some(&own))?;
+            (self.binds, self.later) = maps.into_iter().partition(|(_, step)| is_bind(step));
+        }
+        let place = Whereabouts::leave(self.pidfd)?;
+        let trees = self.open_next(count);
         place.come_back()?;
         for tree in trees? {
             self.channel
@@ -69,6 +82,32 @@ impl<'a> Sources<'a> {
                 .doing(|| "send a mount's source to the container's side")?;
         }
         Ok(())
+    }
+
+    fn open_next(&mut self, count: usize) -> Result<Vec<OwnedFd>> {
+        let joined = &self.plan.namespaces.join;
+        let is_foreign = joined.iter().any(|(_, namespace)| namespace.flag == libc::CLONE_NEWNS as u64);
+        let mut trees = Vec::with_capacity(count);
+        while trees.len() < count {
+            let Some(step) = self.steps.next() else { break };
+            let told = |error: Error| error.at(step.place.clone()).while_doing(step);
+            match &step.action {
+                Action::BindRoot { path, private_parent } => {
+                    let place = Place::open(path, *private_parent, is_foreign).map_err(told)?;
+                    trees.extend([place.tree, place.directory]);
+                }
+                Action::Mount(mount) => {
+                    let What::Bind { source, recursive } = &mount.what else { continue };
+                    let tree = open(source, *recursive, is_foreign).map_err(told)?;
+                    if let Some(idmap) = &mount.idmap {
+                        map(&tree, idmap, self.binds.pop_front()).map_err(told)?;
+                    }
+                    trees.push(tree);
+                }
+                _ => {}
+            }
+        }
+        Ok(trees)
     }
 
     /// Maps the ids of a new filesystem's mount, the next of them.
@@ -93,28 +132,6 @@ fn is_bind(step: &Step) -> bool {
     matches!(&step.action, Action::Mount(mount) if matches!(mount.what, What::Bind { .. }))
 }
 
-fn open_all(steps: &[Step], maps: VecDeque<(OwnedFd, &Step)>, is_foreign: bool) -> Result<Vec<OwnedFd>> {
-    let mut maps = maps.into_iter();
-    let mut trees = Vec::new();
-    for step in steps {
-        let tree = match &step.action {
-            Action::BindRoot { path, .. } => open(path, true, is_foreign),
-            Action::Mount(mount) => match &mount.what {
-                What::Bind { source, recursive } => {
-                    open(source, *recursive, is_foreign).and_then(|tree| match &mount.idmap {
-                        Some(idmap) => map(tree, idmap, maps.next().map(|(namespace, _)| namespace)),
-                        None => Ok(tree),
-                    })
-                }
-                _ => continue,
-            },
-            _ => continue,
-        };
-        trees.push(tree.map_err(|error| error.at(step.place.clone()).while_doing(step))?);
-    }
-    Ok(trees)
-}
-
 /// Opens a tree. In a mount namespace that somebody else made, whose mounts may be hostile, no magic link of procfs is
 /// followed: with the host's power it could lead anywhere on the host.
 fn open(source: &Path, recursive: bool, is_foreign: bool) -> Result<OwnedFd> {
@@ -128,28 +145,28 @@ fn open(source: &Path, recursive: bool, is_foreign: bool) -> Result<OwnedFd> {
     };
     opened.doing(|| format!("open the source {}", source.display())).map_err(|error| match error.errno() {
         Some(Errno::NOENT) => error.hint("the source of a bind mount must exist on the host"),
-        Some(Errno::LOOP) => error.hint(
-            "the path has a loop of links, or a magic link of procfs, which isn't followed in a mount namespace that is joined",
+        Some(Errno::LOOP) => explain_link(error),
+        Some(Errno::INVAL) => error.hint(
+            "below the source are mounts, which a user namespace may not leave out: bind it with rbind",
         ),
-        Some(Errno::INVAL) => error
-            .hint("below the source are mounts, which a user namespace may not leave out: bind it with rbind"),
         _ => error,
     })
 }
 
-fn map(tree: OwnedFd, idmap: &MountIdMap, namespace: Option<OwnedFd>) -> Result<OwnedFd> {
-    let namespace = namespace.ok_or_else(|| Error::os(Errno::INVAL, "find the mount's user namespace"))?;
-    init::map_ids(&tree, &namespace, idmap.recursive).map(|()| tree)
+fn map(tree: &OwnedFd, idmap: &MountIdMap, namespace: Option<(Rc<OwnedFd>, &Step)>) -> Result<()> {
+    let (namespace, _) =
+        namespace.ok_or_else(|| Error::os(Errno::INVAL, "find the mount's user namespace"))?;
+    init::map_ids(tree, &namespace, idmap.recursive)
 }
 
 /// Where the runtime was before it entered another mount namespace, which changes the root and the working directory.
-struct Place {
+struct Whereabouts {
     namespace: OwnedFd,
     root: OwnedFd,
     directory: OwnedFd,
 }
 
-impl Place {
+impl Whereabouts {
     /// Enters the mount namespace of a process.
     fn leave(pidfd: &OwnedFd) -> Result<Self> {
         let open = |path: &str| {

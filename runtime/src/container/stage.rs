@@ -17,6 +17,7 @@ use super::process::hide_from_debuggers;
 use super::user::set_from_outside;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::{Channel, Frame};
+use crate::init::drop_groups;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::user::Outside;
 use crate::sys::clone::{Clone3, Forked};
@@ -76,6 +77,14 @@ fn enter(entry: &Entry<'_>, outside: &Outside, proc: &OwnedFd) -> Result<()> {
     set_from_outside(outside, proc, None)?;
     // Inside, others may have power over this process: nobody may look into it (CVE-2016-9962).
     hide_from_debuggers()?;
+    let joins_user = match entry {
+        Entry::Paths(namespaces, _) => namespaces.joins_user(),
+        Entry::Container(_, kinds) => kinds.contains(ThreadNameSpaceType::USER),
+        Entry::Pids(_) => false,
+    };
+    if joins_user {
+        drop_groups()?;
+    }
     match entry {
         Entry::Paths(namespaces, opened) => enter_paths(namespaces, opened),
         Entry::Container(pidfd, kinds) => {

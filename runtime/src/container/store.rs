@@ -37,6 +37,15 @@ pub struct Store {
     root: PathBuf,
 }
 
+fn explain(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ACCESS | Errno::ROFS) => {
+            error.hint("give a directory of your own with --root, or set XDG_RUNTIME_DIR to one")
+        }
+        _ => error,
+    }
+}
+
 impl Store {
     /// The store at `root`, which is made when the first container is.
     pub fn new(root: &Path) -> Self {
@@ -59,7 +68,8 @@ impl Store {
                     .recursive(true)
                     .mode(0o700)
                     .create(&self.root)
-                    .doing(|| format!("make the state directory {}", self.root.display()))?;
+                    .doing(|| format!("make the state directory {}", self.root.display()))
+                    .map_err(explain)?;
                 mkdirat(CWD, &path, mode)
             }
             made => made,
@@ -68,7 +78,9 @@ impl Store {
             Ok(()) => Home::open(path, id),
             Err(Errno::EXIST) => Err(Error::new(Kind::Exists, "container with given ID already exists")
                 .hint(format!("`coracle delete --force {id}` removes it"))),
-            Err(errno) => Err(Error::os(errno, format!("make the state directory {}", path.display()))),
+            Err(errno) => {
+                Err(explain(Error::os(errno, format!("make the state directory {}", path.display()))))
+            }
         }
     }
 

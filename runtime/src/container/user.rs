@@ -2,8 +2,12 @@
 //! for id-mapped mounts.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 
+use oci_spec::runtime::Linux;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Rlimit, getrlimit, prlimit};
 
@@ -13,13 +17,27 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::Channel;
 use crate::init::{self, procfs};
 use crate::plan::step::{Action, Step, What};
-use crate::plan::user::{HardLimit, IdMaps, IdRange, Outside, Writer, map_text};
+use crate::plan::user::{HardLimit, IdMaps, IdRange, Outside, Writer, map_text, outside};
 use crate::sys::clone::{Clone3, Forked};
+
+/// The kernel takes a map in one write, which must be shorter than a page: user_namespaces(7).
+const LONGEST_MAP: usize = 4096;
 
 /// Writes the maps of the user namespace that process `pid` was born in.
 pub fn write_maps(proc: &OwnedFd, pid: i32, maps: &IdMaps) -> Result<()> {
     let direct = |file: &str, ranges: &[IdRange], place: &str| {
-        procfs::write(proc, &format!("{pid}/{file}"), &map_text(ranges))
+        let text = map_text(ranges);
+        if text.len() >= LONGEST_MAP {
+            let told = format!(
+                "the text of the map has {} bytes; the kernel takes less than {LONGEST_MAP}",
+                text.len()
+            );
+            return Err(Error::config(place, told).hint("join ranges that follow each other"));
+        }
+        procfs::open(proc, Path::new(&format!("{pid}/{file}")), OFlags::WRONLY)
+            .and_then(|file| rustix::io::write(&file, text.as_bytes()))
+            .map(drop)
+            .doing(|| format!("write the {} ranges of {file}", ranges.len()))
             .map_err(|error| explain(error.at(place)))
     };
     match maps.writer {
@@ -43,8 +61,32 @@ fn explain(error: Error) -> Error {
         Some(Errno::PERM) => error.hint(
             "the host's ids must be mapped in the runtime's own user namespace, and the runtime needs CAP_SETUID and CAP_SETGID there",
         ),
-        Some(Errno::INVAL) => error.hint("the ranges must not overlap, and there may be 340 at most"),
+        Some(Errno::INVAL) => error.hint("the ranges must not overlap"),
         _ => error,
+    }
+}
+
+/// Devices are the host's in a user namespace: says which of them aren't as the bundle wants them. An owner of 0 is what
+/// engines write for any.
+pub fn warn_of_devices(linux: Option<&Linux>, maps: Option<&IdMaps>) {
+    let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    for (index, device) in devices.iter().enumerate() {
+        let Ok(node) = rustix::fs::stat(device.path()) else { continue };
+        let is_owner = |wanted: Option<u32>, ranges: Option<&[IdRange]>, has: u32| {
+            wanted.is_none_or(|id| id == 0 || ranges.and_then(|ranges| outside(ranges, id)) == Some(has))
+        };
+        let is_as_wanted = device.file_mode().is_none_or(|mode| mode & 0o7777 == node.st_mode & 0o7777)
+            && is_owner(device.uid(), maps.map(|maps| maps.uids.as_slice()), node.st_uid)
+            && is_owner(device.gid(), maps.map(|maps| maps.gids.as_slice()), node.st_gid);
+        if !is_as_wanted {
+            log::warn!(
+                "linux.devices[{index}]: in a user namespace {} is the host's node, with its mode {:04o} and owner {}:{}",
+                device.path().display(),
+                node.st_mode & 0o7777,
+                node.st_uid,
+                node.st_gid
+            );
+        }
     }
 }
 
@@ -78,35 +120,47 @@ fn helper(program: &str, pid: i32, ranges: &[IdRange], place: &str, file: &str) 
 /// The user namespace of the container itself, for mounts that are to have its maps.
 pub struct Own<'a> {
     /// The namespace.
-    pub namespace: OwnedFd,
+    pub namespace: Rc<OwnedFd>,
     /// Its maps; none where it was joined.
     pub maps: Option<&'a IdMaps>,
 }
 
-/// Namespaces for the id-mapped mounts, each with its step, in the order of the steps.
+/// Namespaces for the id-mapped mounts, each with its step, in the order of the steps. Mounts of the same maps share one.
 pub fn id_map_namespaces<'a>(
     proc: &OwnedFd,
     steps: &'a [Step],
     own: Option<&Own<'_>>,
-) -> Result<Vec<(OwnedFd, &'a Step)>> {
+) -> Result<Vec<(Rc<OwnedFd>, &'a Step)>> {
+    let mut made: Vec<(&IdMaps, Rc<OwnedFd>)> = Vec::new();
     let mut namespaces = Vec::new();
     for step in steps {
         let Action::Mount(mount) = &step.action else { continue };
         let Some(idmap) = &mount.idmap else { continue };
         let is_bind = matches!(mount.what, What::Bind { .. });
-        let namespace = match (&idmap.maps, own) {
-            (Some(maps), _) => namespace_of(proc, maps),
+        let maps = match (&idmap.maps, own) {
+            (Some(maps), _) => maps,
             // A filesystem that is made inside belongs to the container's namespace, whose maps the kernel takes for its
             // mounts only from another one.
-            (None, Some(Own { maps: Some(maps), .. })) if !is_bind => namespace_of(proc, maps),
+            (None, Some(Own { maps: Some(maps), .. })) if !is_bind => maps,
             (None, Some(own)) => {
-                own.namespace.try_clone().doing(|| "duplicate the user namespace's descriptor")
+                namespaces.push((Rc::clone(&own.namespace), step));
+                continue;
             }
             (None, None) => {
-                Err(Error::new(Kind::Config, "there is no user namespace whose maps it could take"))
+                let told = "there is no user namespace whose maps it could take";
+                return Err(Error::new(Kind::Config, told).at(step.place.clone()));
             }
         };
-        namespaces.push((namespace.map_err(|error| error.at(step.place.clone()))?, step));
+        let namespace = match made.iter().find(|(known, _)| *known == maps) {
+            Some((_, namespace)) => Rc::clone(namespace),
+            None => {
+                let namespace = namespace_of(proc, maps).map_err(|error| error.at(step.place.clone()))?;
+                let namespace = Rc::new(namespace);
+                made.push((maps, Rc::clone(&namespace)));
+                namespace
+            }
+        };
+        namespaces.push((namespace, step));
     }
     Ok(namespaces)
 }

@@ -7,6 +7,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::str::FromStr;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -26,9 +27,9 @@ pub enum Frame {
     RuntimeHooks,
     /// Container side: the pseudoterminal's master, as the attached descriptor.
     Console(OwnedFd),
-    /// Container side: send the rootfs and the sources of bind mounts.
-    Sources,
-    /// Host side: the next of them, as a detached mount.
+    /// Container side: send so many descriptors of the rootfs and the sources of bind mounts.
+    Sources(usize),
+    /// Host side: the next of them, as a detached mount; after the rootfs comes the directory that it is attached to.
     Tree(OwnedFd),
     /// Container side: map the ids of this detached mount, the next in the order of the steps.
     MapIds(OwnedFd),
@@ -65,7 +66,7 @@ impl Channel {
     pub fn send(&self, frame: &Frame) -> Result<(), Errno> {
         match frame {
             Frame::RuntimeHooks => self.send_bytes(b"H", None),
-            Frame::Sources => self.send_bytes(b"S", None),
+            Frame::Sources(count) => self.send_bytes(format!("S{count}").as_bytes(), None),
             Frame::Tree(tree) => self.send_bytes(b"T", Some(tree.as_fd())),
             Frame::MapIds(mount) => self.send_bytes(b"M", Some(mount.as_fd())),
             Frame::Born(pid, pidfd) => self.send_bytes(format!("B{pid}").as_bytes(), Some(pidfd.as_fd())),
@@ -104,7 +105,7 @@ impl Channel {
         match (bytes.get(..length).and_then(<[u8]>::split_first), descriptor) {
             (None, _) => Ok(None),
             (Some((b'H', _)), _) => Ok(Some(Frame::RuntimeHooks)),
-            (Some((b'S', _)), _) => Ok(Some(Frame::Sources)),
+            (Some((b'S', number)), _) => Ok(Some(Frame::Sources(parse_number(number)?))),
             (Some((b'T', _)), Some(tree)) => Ok(Some(Frame::Tree(tree))),
             (Some((b'M', _)), Some(mount)) => Ok(Some(Frame::MapIds(mount))),
             (Some((b'B', number)), Some(pidfd)) => Ok(Some(Frame::Born(parse_number(number)?, pidfd))),
@@ -128,7 +129,7 @@ impl Channel {
     }
 }
 
-fn parse_number(text: &[u8]) -> Result<i32> {
+fn parse_number<T: FromStr>(text: &[u8]) -> Result<T> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| Error::new(Kind::System, "a number on the runtime's own socket is garbled"))
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Gid, Uid, fchown, fstat, major, minor};
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat, fstatfs, major, minor};
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
@@ -54,6 +54,15 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32], in_user_namespace: bool) 
     set_thread_res_uid(uid, uid, uid).doing(|| format!("become user {uid:?}"))
 }
 
+/// Gives up the supplementary groups, which are the runtime's: in a user namespace that denies setgroups(2) they would
+/// stay, and with them access to what is the host's. Who may not do it has its own groups, and keeps them.
+pub fn drop_groups() -> Result<()> {
+    match set_thread_groups(&[]) {
+        Err(Errno::PERM) => Ok(()),
+        dropped => dropped.doing(|| "give up the supplementary groups"),
+    }
+}
+
 /// Becomes user and group 0 of the user namespace that the process has entered, with all capabilities there.
 pub fn become_namespace_root() -> Result<()> {
     become_user(0, 0, &[], true).map_err(|error| match error.errno() {
@@ -94,12 +103,15 @@ pub fn own_stdio(uid: u32) {
     }
 }
 
+/// `PIPEFS_MAGIC` of the kernel's include/uapi/linux/magic.h.
+const PIPEFS_MAGIC: u32 = 0x5049_5045;
+
 /// Gives the standard streams that are pipes to a user of the host: the root of a user namespace can't take them itself.
-/// A file or a terminal stays its owner's, who may be a person on the host.
+/// A file, a terminal or a FIFO with a name stays its owner's, who may be a person on the host.
 pub fn give_pipes(uid: u32) {
     for number in 0..=2 {
         with_inherited(number, |fd| {
-            if fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
+            if fstatfs(fd).is_ok_and(|found| found.f_type as u32 == PIPEFS_MAGIC) {
                 own_stream(fd, uid);
             }
         });

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, major, makedev, minor, mknodat, openat, statat,
-    symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, major, makedev, minor, mknodat, openat,
+    statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -15,6 +15,7 @@ use super::mounts::{attach, clone_tree};
 use super::root::{Make, Root};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::Device;
+use crate::sys::process::in_user_namespace;
 
 /// The directory in which the last device was made: mostly the next one stands there too.
 #[derive(Default)]
@@ -48,6 +49,9 @@ impl Directory {
                 let stat =
                     statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).doing(|| "look at what is there")?;
                 let same = kind == FileType::Fifo || stat.st_rdev == number;
+                if is_placeholder(&stat) && in_user_namespace() {
+                    return bind_from_host(device, directory, name);
+                }
                 if FileType::from_raw_mode(stat.st_mode) != kind || !same {
                     return Err(Error::new(
                         Kind::Config,
@@ -80,6 +84,11 @@ impl Directory {
             made => made.doing(|| format!("make the link {}", path.display())),
         }
     }
+}
+
+/// Whether it is what a device was bound onto in an earlier run.
+fn is_placeholder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size == 0
 }
 
 /// Binds the host's node of the same path, which is proven to be the device, onto an empty file.

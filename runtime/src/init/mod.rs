@@ -15,15 +15,16 @@ pub mod filesystem;
 mod handover;
 mod hidden;
 mod mounts;
+mod old_root;
 pub mod procfs;
 mod program;
 mod root;
-mod rootfs;
+pub mod rootfs;
 mod settings;
 mod talk;
 mod user;
 
-pub use credentials::give_pipes;
+pub use credentials::{drop_groups, give_pipes};
 pub use mounts::attach;
 pub use settings::explain_limit;
 pub use user::map_ids;
@@ -31,6 +32,7 @@ pub use user::map_ids;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 use coracle_seccomp::Program;
@@ -73,7 +75,9 @@ pub struct Inside<'plan> {
     /// The container's root directory, for `ContainerRoot`.
     pub container_root: Option<OwnedFd>,
     /// The user namespaces of id-mapped mounts, in the order of the steps; none where the host side opens the sources.
-    pub id_maps: Vec<OwnedFd>,
+    pub id_maps: Vec<Rc<OwnedFd>>,
+    /// The network namespace is the runtime's own.
+    pub has_host_network: bool,
     /// The files that take this process into its cgroups when "0" is written to them.
     pub cgroups: Vec<OwnedFd>,
     /// The host side puts this process into its cgroup itself, and says when it has.
@@ -118,8 +122,9 @@ struct Made {
 
 /// Executes the steps. Never returns: the process becomes the program, or ends.
 pub fn run(mut inside: Inside<'_>) -> ! {
+    let id_maps = std::mem::take(&mut inside.id_maps);
     let mut made =
-        Made { supplies: user::Supplies::new(std::mem::take(&mut inside.id_maps)), ..Made::default() };
+        Made { supplies: user::Supplies::new(id_maps, inside.has_host_network), ..Made::default() };
     // Modes that are asked for are meant exactly.
     umask(Mode::empty());
     for step in inside.steps {
@@ -166,7 +171,10 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::AwaitMaps | Action::AwaitHost => talk::await_go(inside),
         Action::Hide => user::hide(),
         Action::Reveal => user::reveal(),
-        Action::Sources { count } => made.supplies.receive_trees(&inside.channel, *count),
+        Action::Sources { count } => {
+            made.supplies.expect_trees(*count);
+            Ok(())
+        }
         Action::NamespaceRoot => credentials::become_namespace_root(),
         Action::NewTimeNamespace { offsets } => user::new_time_namespace(&inside.proc, offsets),
         Action::ContainerRoot => {
@@ -196,10 +204,11 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::SessionKeyring { name } => settings::session_keyring(name),
         Action::RootPropagation(propagation) => rootfs::set_tree_propagation(*propagation),
         Action::BindRoot { path, private_parent } => {
-            made.root = Some(match made.supplies.next_tree()? {
-                Some(tree) => rootfs::take(tree, *private_parent)?,
-                None => rootfs::bind(path, *private_parent)?,
-            });
+            let place = match made.supplies.rootfs(&inside.channel)? {
+                Some(place) => place,
+                None => rootfs::Place::open(path, *private_parent, false)?,
+            };
+            made.root = Some(place.attach()?);
             Ok(())
         }
         Action::OpenRoot { path } => {
@@ -231,7 +240,11 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::Hooks { name } => talk::run_hooks(name, inside, made.root.as_ref()),
         Action::PivotRoot => rootfs::pivot(root(&made.root)?),
-        Action::MoveRoot => rootfs::move_over_root(root(&made.root)?),
+        Action::MoveRoot => {
+            let root = root(&made.root)?;
+            old_root::take_views_away(&inside.proc, root)?;
+            rootfs::move_over_root(root)
+        }
         Action::Chroot => rootfs::chroot(root(&made.root)?),
         Action::ContainerPropagation(propagation) => {
             rootfs::set_root_propagation(root(&made.root)?, *propagation)

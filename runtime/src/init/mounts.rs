@@ -47,11 +47,9 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             } else {
                 Make::File
             };
-            change_bind(&tree, mount)?;
-            let target = open_target(mount, root, make)?;
-            attach(&tree, &target)?;
-            tree
+            bind(tree, make, mount, root)?
         }
+        What::CgroupV2 { path } => bind(clone_cgroup(path)?, Make::Directory, mount, root)?,
         What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
@@ -70,6 +68,13 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             .doing(|| format!("make the mount {propagation}"))?;
     }
     Ok(())
+}
+
+fn bind(tree: Fd, make: Make, mount: &Mount, root: &Root) -> Result<Fd> {
+    change_bind(&tree, mount)?;
+    let target = open_target(mount, root, make)?;
+    attach(&tree, &target)?;
+    Ok(tree)
 }
 
 /// Moves a detached mount onto a target.
@@ -100,7 +105,7 @@ fn source_tree(
     supplies: &mut Supplies,
     channel: &Channel,
 ) -> Result<Fd> {
-    if let Some(tree) = supplies.next_tree()? {
+    if let Some(tree) = supplies.next_tree(channel)? {
         return Ok(tree);
     }
     let tree = clone_source(source, recursive)?;
@@ -314,7 +319,7 @@ fn make_filesystem(
             new.options.push(("mode".to_owned(), Some(mode)));
             filesystem::make(&new)?
         }
-        None => filesystem::make(new).or_else(|error| host_view(new, error))?,
+        None => filesystem::make(new).or_else(|error| host_view(new, error, supplies))?,
     };
     if mount.copy_up {
         copy_tree(&target, &tree).map_err(|error| {
@@ -331,10 +336,16 @@ fn make_filesystem(
 }
 
 /// Where the kernel refuses a new sysfs, since the network namespace isn't the user namespace's own, the host's stands
-/// in, read-only; the host's proc too, where the container has the host's processes.
-fn host_view(new: &NewFilesystem, error: Error) -> Result<Fd> {
+/// in, read-only; the host's proc too, where the container has the host's processes. Each only where it shows what is the
+/// container's: the runtime's own network devices and processes.
+fn host_view(new: &NewFilesystem, error: Error, supplies: &Supplies) -> Result<Fd> {
     let path = match (error.errno(), new.fstype.as_str()) {
-        (Some(Errno::PERM), "sysfs") => "/sys",
+        (Some(Errno::PERM), "sysfs") if supplies.has_host_network() => "/sys",
+        (Some(Errno::PERM), "sysfs") => {
+            return Err(error.hint(
+                "in a user namespace a new sysfs needs a network namespace that belongs to it: join both of a container, make both, or leave the sysfs out",
+            ));
+        }
         (Some(Errno::PERM), "proc") if proc_is_ours() => "/proc",
         (Some(Errno::PERM), "proc") => {
             return Err(error.hint(
@@ -424,8 +435,8 @@ fn cgroup_v1(
     Ok(tmpfs)
 }
 
-/// The container's cgroup. A user may not be able to make one in every hierarchy: there the process stays where the
-/// runtime is, which is the directory above.
+/// The container's cgroup. A user may not be able to make one, in every hierarchy or at all: there the process stays where
+/// the runtime is, and sees the directory above.
 fn clone_cgroup(path: &Path) -> Result<Fd> {
     match (clone_source(path, false), path.parent()) {
         (Err(error), Some(parent)) if error.errno() == Some(Errno::NOENT) => clone_source(parent, false),

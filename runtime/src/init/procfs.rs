@@ -4,6 +4,7 @@
 //! mounted; a file is resolved below it without crossing a mount and without magic links, so that what is
 //! written is what is meant (CVE-2019-19921, CVE-2025-52881).
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -25,6 +26,13 @@ pub fn open_host() -> Result<OwnedFd> {
 pub fn open(proc: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
     openat2(proc, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Reads a file below the host's /proc.
+pub fn read(proc: impl AsFd, path: &str) -> Result<String> {
+    let file = open(proc, Path::new(path), OFlags::RDONLY).doing(|| format!("open /proc/{path}"))?;
+    let mut text = String::new();
+    std::fs::File::from(file).read_to_string(&mut text).map(|_| text).doing(|| format!("read /proc/{path}"))
 }
 
 /// Writes `value` to a file below the host's /proc, in one write.

@@ -4,11 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2, statx};
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount,
-};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount};
 
-use super::fd::Fd;
 use super::mounts::attach;
 use super::root::Root;
 use crate::error::{Doing, Error, Kind, Result};
@@ -22,29 +20,51 @@ pub fn set_tree_propagation(propagation: Propagation) -> Result<()> {
     mount_change("/", flags).doing(|| format!("make the mounts {propagation}"))
 }
 
-/// Makes the rootfs a mount of its own, as pivot_root(2) wants it, and opens it.
-pub fn bind(path: &Path, private_parent: bool) -> Result<Root> {
-    if private_parent {
-        make_parent_private(path)?;
-    }
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, path, flags).doing(|| format!("bind the rootfs {}", path.display()))?;
-    let target = open_directory(path)?;
-    attach(&tree, &target)?;
-    Ok(Root::new(tree))
+/// A copy of the rootfs, and where it is attached to be a mount of its own, as pivot_root(2) wants it.
+pub struct Place {
+    /// The rootfs and what is mounted below it, as a detached mount.
+    pub tree: OwnedFd,
+    /// The directory of the rootfs.
+    pub directory: OwnedFd,
 }
 
-/// Takes the rootfs as a detached mount that the host side made. The way to it on the host may be closed to the root of
-/// a user namespace, so it is put over the root directory, from where it is pivoted to.
-pub fn take(tree: Fd, private_parent: bool) -> Result<Root> {
-    let target = open_directory(Path::new("/"))?;
-    if private_parent {
-        let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-        set_attributes(&target, private, false).doing(|| "make the root mount private")?;
+impl Place {
+    /// Opens the rootfs. In a mount namespace that somebody else made no magic link of procfs is followed: with the
+    /// host's power it could lead anywhere on the host.
+    pub fn open(path: &Path, private_parent: bool, is_foreign: bool) -> Result<Self> {
+        if private_parent {
+            make_parent_private(path)?;
+        }
+        let resolve = if is_foreign { ResolveFlags::NO_MAGICLINKS } else { ResolveFlags::empty() };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let doing = || format!("open the rootfs {}", path.display());
+        let directory =
+            openat2(CWD, path, flags, Mode::empty(), resolve).doing(doing).map_err(explain_link)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree =
+            open_tree(&directory, "", flags).doing(|| format!("bind the rootfs {}", path.display()))?;
+        Ok(Self { tree, directory })
     }
-    attach(&tree, &target)?;
-    Ok(Root::new(tree))
+
+    /// Attaches the rootfs. It stands at its path on the host, so that hooks which enter this mount namespace find the
+    /// host's tree, until it is pivoted to.
+    pub fn attach(self) -> Result<Root> {
+        attach(&self.tree, &self.directory)?;
+        Ok(Root::new(self.tree))
+    }
+}
+
+/// What it means that a path has a loop of links, or led over a magic link.
+pub fn explain_link(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::LOOP) => error.hint(
+            "the path has a loop of links, or a magic link of procfs, which isn't followed in a mount namespace that is joined",
+        ),
+        _ => error,
+    }
 }
 
 /// Opens the rootfs where it is.
@@ -95,18 +115,8 @@ pub fn pivot(root: &Root) -> Result<()> {
 }
 
 /// Moves the rootfs over the root and changes the root: for a rootfs on the initial ramfs, which can't be pivoted
-/// away from. Full views of procfs and sysfs that would stay reachable below are covered first.
+/// away from.
 pub fn move_over_root(root: &Root) -> Result<()> {
-    for path in ["/proc", "/sys"] {
-        match unmount(path, UnmountFlags::DETACH) {
-            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
-            Err(rustix::io::Errno::PERM) => {
-                rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)
-                    .doing(|| format!("cover {path} of the old root"))?;
-            }
-            Err(errno) => return Err(Error::os(errno, format!("unmount {path} of the old root"))),
-        }
-    }
     rustix::process::fchdir(root).doing(|| "change to the rootfs")?;
     rustix::mount::mount_move(".", "/").doing(|| "move the rootfs over the root")?;
     chroot_here()

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::channel::{Channel, Frame};
 use super::fd::Fd;
+use super::rootfs::Place;
 use super::{missing, procfs};
 use crate::error::{Doing, Error, Result};
 use crate::sys::mount::set_id_map;
@@ -19,37 +21,64 @@ use crate::sys::process::{exit_now, unshare};
 /// `CLONE_NEWTIME`.
 const CLONE_NEWTIME: u64 = 0x80;
 
+/// How many descriptors are asked for at once: both sides hold them open, and there may be more sources than the limit
+/// of open files allows.
+const AT_ONCE: usize = 64;
+
 /// What the host side supplies for mounts.
 #[derive(Default)]
 pub struct Supplies {
-    trees: Option<VecDeque<Fd>>,
-    id_maps: VecDeque<OwnedFd>,
+    trees: Option<VecDeque<OwnedFd>>,
+    left: usize,
+    id_maps: VecDeque<Rc<OwnedFd>>,
+    has_host_network: bool,
 }
 
 impl Supplies {
-    /// Begins with the user namespaces of id-mapped mounts.
-    pub fn new(id_maps: Vec<OwnedFd>) -> Self {
-        Self { trees: None, id_maps: id_maps.into() }
+    /// Begins with the user namespaces of id-mapped mounts, and whether the network namespace is the runtime's.
+    pub fn new(id_maps: Vec<Rc<OwnedFd>>, has_host_network: bool) -> Self {
+        Self { trees: None, left: 0, id_maps: id_maps.into(), has_host_network }
     }
 
-    /// Asks the host side for the rootfs and the sources of bind mounts, which come in the order of the steps.
-    pub fn receive_trees(&mut self, channel: &Channel, count: usize) -> Result<()> {
-        channel.send(&Frame::Sources).doing(|| "ask for the sources of mounts")?;
-        let trees = (0..count).map(|_| match channel.receive()? {
-            Some(Frame::Tree(tree)) => Ok(tree.into()),
-            // The host side has failed or died, and this process is of no use.
-            _ => exit_now(1),
-        });
-        self.trees = Some(trees.collect::<Result<_>>()?);
-        Ok(())
+    /// Whether the container's network namespace is the runtime's own.
+    pub fn has_host_network(&self) -> bool {
+        self.has_host_network
+    }
+
+    /// The rootfs, its place, and the sources of bind mounts come from the host side, in the order of the steps: so many
+    /// descriptors.
+    pub fn expect_trees(&mut self, count: usize) {
+        self.trees = Some(VecDeque::new());
+        self.left = count;
     }
 
     /// The next tree, its ids mapped already; nothing when this side opens its sources itself.
-    pub fn next_tree(&mut self) -> Result<Option<Fd>> {
-        self.trees
-            .as_mut()
-            .map(|trees| trees.pop_front().ok_or_else(|| missing("a mount's source")))
-            .transpose()
+    pub fn next_tree(&mut self, channel: &Channel) -> Result<Option<Fd>> {
+        self.next(channel).map(|tree| tree.map(Fd::from))
+    }
+
+    /// The rootfs and its place; nothing when this side opens them itself.
+    pub fn rootfs(&mut self, channel: &Channel) -> Result<Option<Place>> {
+        let Some(tree) = self.next(channel)? else { return Ok(None) };
+        let directory = self.next(channel)?.ok_or_else(|| missing("the place of the rootfs"))?;
+        Ok(Some(Place { tree, directory }))
+    }
+
+    fn next(&mut self, channel: &Channel) -> Result<Option<OwnedFd>> {
+        let Some(trees) = &mut self.trees else { return Ok(None) };
+        if trees.is_empty() && self.left > 0 {
+            let count = self.left.min(AT_ONCE);
+            channel.send(&Frame::Sources(count)).doing(|| "ask for the sources of mounts")?;
+            for _ in 0..count {
+                match channel.receive()? {
+                    Some(Frame::Tree(tree)) => trees.push_back(tree),
+                    // The host side has failed or died, and this process is of no use.
+                    _ => exit_now(1),
+                }
+            }
+            self.left -= count;
+        }
+        trees.pop_front().map(Some).ok_or_else(|| missing("a mount's source"))
     }
 
     /// Maps the ids of a new mount that nobody can see yet: the next id-mapped one in the order of the steps. In a user

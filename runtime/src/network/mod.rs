@@ -2,15 +2,14 @@
 //!
 //! It owns the way of a device from the runtime's network namespace to the container's: with its name or a new one, its
 //! hardware address and MTU, its permanent global addresses, and up. It promises that a device that can't be moved is
-//! told by its name and the kernel's reason, and that when making the container fails, what was moved comes back as it
-//! was. Once the container stands, the devices are its namespace's: the specification forbids taking them out of it, and
+//! told by its name and the kernel's reason, and that when making the container fails, what was moved comes back
+//! with its name and addresses; its routes are lost. Once the container stands, the devices are its namespace's: the specification forbids taking them out of it, and
 //! the kernel gives physical ones back when the namespace ends.
 
 mod netlink;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -19,6 +18,7 @@ use self::netlink::{
 };
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::network::{LONGEST_NAME, NetDevice, TEMPLATE};
+use crate::sys::process::is_same_namespace;
 
 /// Attributes of a device: rtnetlink(7).
 const IFLA_IFNAME: u16 = 3;
@@ -111,7 +111,7 @@ impl Moves {
         self.container.set_up(&inside, &link.addresses, name, true)
     }
 
-    /// Brings everything back as it was. What goes wrong here is only logged: there is an error to tell already.
+    /// Brings everything back, with the addresses that it had; routes and other settings are lost, as when it moved. What goes wrong here is only logged: there is an error to tell already.
     pub fn undo(mut self) {
         while let Some(Moved { on_host, inside, link }) = self.moved.pop() {
             let back = match self.container.link(&inside) {
@@ -131,9 +131,7 @@ impl Moves {
 
 /// A device would only be renamed in its place.
 fn refuse_same(host: &OwnedFd, container: &OwnedFd) -> Result<()> {
-    let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    let doing = || "look at the network namespaces";
-    if identity(host).doing(doing)? != identity(container).doing(doing)? {
+    if !is_same_namespace(host.as_fd(), container.as_fd()).doing(|| "look at the network namespaces")? {
         return Ok(());
     }
     Err(Error::config(

@@ -19,7 +19,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use coracle_seccomp::Program;
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{Linux, Spec};
 use serde::Serialize;
 
 use self::mounts::clean;
@@ -140,7 +140,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
             manager: options.manager,
             rootless: options.rootless,
             user_systemd: options.user_systemd,
-            owner: cgroup_owner(layout, user.as_ref(), &namespaces),
+            owner: cgroup_owner(spec, layout, user.is_some(), &namespaces, facts),
         },
     )?;
 
@@ -208,7 +208,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     }
 
     if let Some(user) = &mut user {
-        user::refuse_groups(user, process.user().additional_gids().as_deref().unwrap_or_default())?;
+        user::refuse_groups(user, facts, process.user().additional_gids().as_deref().unwrap_or_default())?;
         user::rearrange(&mut steps, user, namespaces.time_offsets.clone());
     }
     namespaces.user = user;
@@ -241,16 +241,23 @@ fn memory_policy(linux: Option<&Linux>) -> Result<Option<Step>> {
     Ok(Some(Step::new(place, Action::MemoryPolicy { mode: policy.mode, nodes: policy.nodes.mask() })))
 }
 
-/// With a cgroup namespace of its own, the root of the user namespace may make cgroups below the container's (v2).
+/// Who may make cgroups below the container's: the process's user, on v2, with a new cgroup namespace and where the
+/// hierarchy is mounted to be written (runtime-spec, config-linux.md "Cgroup ownership"). Without a user namespace root
+/// may anyway.
 fn cgroup_owner(
+    spec: &Spec,
     layout: &Layout,
-    user: Option<&user::UserNamespace>,
+    has_user_namespace: bool,
     namespaces: &Namespaces,
-) -> Option<(u32, u32)> {
-    let user =
-        user.filter(|user| user.sources_by_host && namespaces.own_cgroups && layout.v1().is_empty())?;
-    let maps = user.maps.as_ref()?;
-    user::outside(&maps.uids, 0).zip(user::outside(&maps.gids, 0))
+    facts: &Facts,
+) -> Option<u32> {
+    let uid = spec.process().as_ref()?.user().uid();
+    let is_given = layout.v1().is_empty()
+        && namespaces.new_cgroup
+        && facts.capabilities & user::CAP_SYS_ADMIN != 0
+        && (has_user_namespace || uid != 0)
+        && spec.mounts().iter().flatten().any(mounts::is_writable_cgroup);
+    is_given.then_some(uid)
 }
 
 /// The steps from the host's root to the container's. Gives the mounts that the host will have, when the container
@@ -469,5 +476,37 @@ fn extend_environment(env: &mut Vec<CString>, options: &Options) {
     }
     if options.notify.is_some() {
         env.extend(CString::new(format!("NOTIFY_SOCKET={NOTIFY_DIRECTORY}/notify.sock")).ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_given_to_the_processs_user_where_it_may_be_written() {
+        let layout = Layout::given(Vec::new(), None);
+        let facts =
+            Facts { capabilities: user::CAP_SYS_ADMIN, apparmor: false, selinux: false, uid: 0, gid: 0 };
+        let owner = |uid: u32, user: bool, options: Value, namespace: Value| {
+            let spec: Spec = serde_json::from_value(json!({
+                "ociVersion": "1.3.0",
+                "process": { "user": { "uid": uid, "gid": 0 }, "args": ["x"], "cwd": "/" },
+                "mounts": [{ "destination": "/sys/fs/cgroup/", "type": "cgroup", "source": "cgroup", "options": options }],
+                "linux": { "namespaces": [namespace] },
+            }))
+            .unwrap();
+            cgroup_owner(&spec, &layout, user, &namespaces::plan(spec.linux().as_ref()), &facts)
+        };
+        let new = || json!({"type": "cgroup"});
+        assert_eq!(owner(7, true, json!(["nosuid"]), new()), Some(7));
+        assert_eq!(owner(7, true, json!(["nosuid", "ro"]), new()), None);
+        assert_eq!(owner(7, true, json!(["rw"]), json!({"type": "cgroup", "path": "/x"})), None);
+        assert_eq!(owner(7, true, json!(["rw"]), json!({"type": "uts"})), None);
+        assert_eq!(owner(7, false, json!(["rw"]), new()), Some(7));
+        assert_eq!(owner(0, false, json!(["rw"]), new()), None);
+        assert_eq!(owner(0, true, json!(["rw"]), new()), Some(0));
     }
 }

@@ -110,6 +110,15 @@ fn idmap(
     Ok(Some(MountIdMap { maps, recursive: options.idmap == IdMap::Recursive }))
 }
 
+/// Whether it is the cgroup filesystem at its usual place, to be written.
+pub fn is_writable_cgroup(mount: &Wanted) -> bool {
+    mount.source().as_deref() == Some(Path::new("cgroup"))
+        && clean(mount.destination()) == Path::new("/sys/fs/cgroup")
+        && !parse_mount_options(mount.options().as_deref().unwrap_or_default())
+            .set
+            .contains(MountFlags::RDONLY)
+}
+
 /// A propagation type as mount_setattr(2) takes it.
 pub fn propagation(flags: MountPropagationFlags) -> Propagation {
     let recursive = flags.contains(MountPropagationFlags::REC);
@@ -285,10 +294,9 @@ fn cgroup(options: &MountOptions, context: &Context<'_>) -> (What, Attributes) {
         );
     }
     match &context.cgroup_v2_bind {
-        Some(path) => (
-            What::Bind { source: path.clone(), recursive: false },
-            Attributes { set: attributes, ..Attributes::default() },
-        ),
+        Some(path) => {
+            (What::CgroupV2 { path: path.clone() }, Attributes { set: attributes, ..Attributes::default() })
+        }
         None => {
             let new = NewFilesystem {
                 fstype: "cgroup2".to_owned(),

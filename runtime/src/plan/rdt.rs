@@ -16,7 +16,9 @@ pub struct Rdt {
     pub class: Option<String>,
     /// The class is the container's own: it goes with it.
     pub own: bool,
-    /// What is written to `schemata`, in order.
+    /// `l3CacheSchema` and `memBwSchema`: what a class that is there already must have, and a new one gets.
+    pub matched: Vec<Line>,
+    /// What is written to `schemata` after that, in order, whether the class is new or not.
     pub schemata: Vec<Line>,
     /// The monitoring group of its own that the container gets in the class.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,21 +43,33 @@ pub fn plan(linux: Option<&Linux>, id: &str) -> Option<Rdt> {
         Some(class) => Some(class.to_owned()),
         None => Some(id.to_owned()),
     };
-    let named = [("l3CacheSchema", rdt.l3_cache_schema()), ("memBwSchema", rdt.mem_bw_schema())];
-    let mut schemata: Vec<Line> = named
-        .into_iter()
-        .flat_map(|(name, schema)| lines(&format!("{PLACE}.{name}"), schema.as_deref().unwrap_or_default()))
-        .collect();
+    let named = |name: &str, schema: &Option<String>| {
+        lines(&format!("{PLACE}.{name}"), schema.as_deref().unwrap_or_default())
+    };
+    let mut matched = named("l3CacheSchema", rdt.l3_cache_schema());
+    let bandwidth = named("memBwSchema", rdt.mem_bw_schema());
+    if !bandwidth.is_empty() {
+        matched.retain(|line| !line.text.starts_with("MB:"));
+    }
+    matched.extend(bandwidth);
+    let mut schemata = Vec::new();
     for (index, line) in rdt.schemata().iter().flatten().enumerate() {
         schemata.extend(lines(&format!("{PLACE}.schemata[{index}]"), line));
     }
     let monitoring = rdt.enable_monitoring().unwrap_or(false).then(|| id.to_owned());
-    Some(Rdt { class, own: given.is_none(), schemata, monitoring })
+    Some(Rdt { class, own: given.is_none(), matched, schemata, monitoring })
 }
 
 /// The class that `update` gives to a container that has none: its own, with these settings.
 pub fn own(id: &str, schemata: Vec<Line>) -> Rdt {
-    Rdt { class: Some(id.to_owned()), own: true, schemata, monitoring: None }
+    Rdt { class: Some(id.to_owned()), own: true, matched: Vec::new(), schemata, monitoring: None }
+}
+
+impl Rdt {
+    /// All that a new class gets, in order.
+    pub fn settings(&self) -> impl Iterator<Item = &Line> {
+        self.matched.iter().chain(&self.schemata)
+    }
 }
 
 /// The lines of a text, each with the place of the whole.
@@ -88,10 +102,10 @@ mod tests {
     #[test]
     fn schemata_are_written_last() {
         let rdt = planned(&serde_json::json!({
-            "schemata": ["L2:0=f", "MB:0=30"], "memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=7f\n"
+            "schemata": ["L2:0=f", "MB:0=30"], "memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=7f\nMB:0=50\n"
         }));
-        let shown: Vec<_> =
-            rdt.unwrap().schemata.into_iter().map(|line| format!("{} {}", line.place, line.text)).collect();
+        let rdt = rdt.unwrap();
+        let shown: Vec<_> = rdt.settings().map(|line| format!("{} {}", line.place, line.text)).collect();
         assert_eq!(
             shown,
             [

@@ -129,28 +129,40 @@ pub enum Writer {
 impl IdMaps {
     /// From the lists of `config.json`.
     pub fn new(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping], facts: &Facts) -> Self {
-        let ranges = |mappings: &[LinuxIdMapping]| -> Vec<IdRange> {
-            mappings
-                .iter()
-                .map(|mapping| IdRange {
-                    inside: mapping.container_id(),
-                    outside: mapping.host_id(),
-                    size: mapping.size(),
-                })
-                .collect()
-        };
-        let (uids, gids) = (ranges(uids), ranges(gids));
-        let itself =
-            |ranges: &[IdRange], own| matches!(ranges, [only] if only.size == 1 && only.outside == own);
+        let (uids, gids) = (id_ranges(uids), id_ranges(gids));
         let writer = if facts.capabilities & (CAP_SETUID | CAP_SETGID) == CAP_SETUID | CAP_SETGID {
             Writer::Privileged
-        } else if itself(&uids, facts.uid) && itself(&gids, facts.gid) {
+        } else if maps_only(&uids, facts.uid) && maps_only(&gids, facts.gid) {
             Writer::Itself
         } else {
             Writer::Helpers
         };
         Self { uids, gids, writer }
     }
+}
+
+fn maps_only(ranges: &[IdRange], own: u32) -> bool {
+    matches!(ranges, [only] if only.size == 1 && only.outside == own)
+}
+
+/// The ranges of a list of `config.json`.
+pub fn id_ranges(mappings: &[LinuxIdMapping]) -> Vec<IdRange> {
+    let range = |mapping: &LinuxIdMapping| IdRange {
+        inside: mapping.container_id(),
+        outside: mapping.host_id(),
+        size: mapping.size(),
+    };
+    mappings.iter().map(range).collect()
+}
+
+/// The ranges that `uid_map` or `gid_map` shows. Lines that can't be read are left out.
+pub fn parse_map(text: &str) -> Vec<IdRange> {
+    let range = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdRange { inside: next()?, outside: next()?, size: next()? })
+    };
+    text.lines().filter_map(range).collect()
 }
 
 /// The text of `uid_map` or `gid_map`.
@@ -204,12 +216,17 @@ pub fn plan(linux: Option<&Linux>, namespaces: &Namespaces, facts: &Facts) -> Re
 }
 
 /// Whether a process keeps the groups it was born with: setgroups(2) was given up for the map.
-pub fn refuse_groups(user: &UserNamespace, groups: &[u32]) -> Result<()> {
-    let denied = user.maps.as_ref().is_some_and(|maps| maps.writer == Writer::Itself);
+///
+/// newgidmap(1) gives it up too, where it maps nothing but the user's own group.
+pub fn refuse_groups(user: &UserNamespace, facts: &Facts, groups: &[u32]) -> Result<()> {
+    let denied = user
+        .maps
+        .as_ref()
+        .is_some_and(|maps| maps.writer != Writer::Privileged && maps_only(&maps.gids, facts.gid));
     if denied && !groups.is_empty() {
         return Err(Error::config(
             "process.user.additionalGids",
-            "a user who maps only itself can't have supplementary groups: the kernel denies setgroups(2) for such a map",
+            "a user who maps only its own group can't have supplementary groups: the kernel denies setgroups(2) for such a map",
         )
         .hint("leave them out, or map subordinate ids too (/etc/subgid, newgidmap)"));
     }
@@ -231,7 +248,7 @@ pub fn rearrange(steps: &mut Vec<Step>, user: &mut UserNamespace, time_offsets: 
             Action::JoinCgroups => cgroups = Some(step),
             Action::AwaitHost => host = Some(step),
             Action::BindRoot { .. } => {
-                sources += 1;
+                sources += 2;
                 rest.push(step);
             }
             Action::Mount(mount) => {

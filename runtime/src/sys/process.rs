@@ -109,6 +109,20 @@ pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(kind as u64)
 }
 
+/// The inode of the initial user namespace: `PROC_USER_INIT_INO` of the kernel's include/linux/proc_ns.h.
+const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
+
+/// Whether this process is in a user namespace, where even user 0 is not the host's root.
+pub fn in_user_namespace() -> bool {
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|namespace| namespace.st_ino != INITIAL_USER_NAMESPACE)
+}
+
+/// Whether two descriptors are of the same namespace: namespaces(7), "The /proc/pid/ns/ directory".
+pub fn is_same_namespace(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let identity = |fd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    Ok(identity(one)? == identity(other)?)
+}
+
 /// Closes every descriptor from `first` up but those `needed`, which get the numbers from `first` on. They are
 /// close-on-exec then. What owned one of the closed descriptors must not close it again.
 pub fn keep_only(first: u32, needed: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, Errno> {

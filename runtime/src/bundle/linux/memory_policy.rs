@@ -6,25 +6,30 @@ use oci_spec::runtime::{
 
 use super::super::{id_list::IdList, problems::Problems};
 
+/// The kernel's word on it, which other runtimes leave it to.
+const REFUSED: &str = "set_mempolicy(2) takes it for an invalid argument";
+
 pub(super) fn check(linux: &Linux, problems: &mut Problems) {
     let Some(policy) = linux.memory_policy() else { return };
     let nodes = match IdList::parse(policy.nodes().as_deref().unwrap_or_default()) {
         Ok(nodes) => nodes,
         Err(problem) => {
-            problems.refuse("linux.memoryPolicy.nodes", problem);
+            problems.refuse("linux.memoryPolicy.nodes", format!("invalid memory policy node: {problem}"));
             return;
         }
     };
     let mode = policy.mode();
     match mode {
         Mode::MpolDefault | Mode::MpolLocal if !nodes.is_empty() => {
-            problems.refuse("linux.memoryPolicy.nodes", format!("must be empty for {mode}"));
+            problems.refuse("linux.memoryPolicy.nodes", format!("must be empty for {mode}; {REFUSED}"));
         }
         Mode::MpolBind | Mode::MpolInterleave | Mode::MpolWeightedInterleave | Mode::MpolPreferredMany
             if nodes.is_empty() =>
         {
-            problems
-                .refuse("linux.memoryPolicy.nodes", format!("is empty or missing, but {mode} needs nodes"));
+            problems.refuse(
+                "linux.memoryPolicy.nodes",
+                format!("is empty or missing, but {mode} needs nodes; {REFUSED}"),
+            );
         }
         _ => {}
     }
@@ -33,16 +38,27 @@ pub(super) fn check(linux: &Linux, problems: &mut Problems) {
     if relative && fixed {
         problems.refuse(
             "linux.memoryPolicy.flags",
-            "MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES exclude each other; keep one",
+            format!("MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES exclude each other, keep one; {REFUSED}"),
         );
     }
-    if (relative || fixed) && matches!(mode, Mode::MpolDefault | Mode::MpolLocal) {
-        problems.refuse("linux.memoryPolicy.flags", format!("say how to read nodes, but {mode} has none"));
+    let has_no_nodes = match mode {
+        Mode::MpolDefault | Mode::MpolLocal => true,
+        // Without nodes it is the local policy.
+        Mode::MpolPreferred => nodes.is_empty(),
+        _ => false,
+    };
+    if (relative || fixed) && has_no_nodes {
+        problems.refuse(
+            "linux.memoryPolicy.flags",
+            format!("say how to read nodes, but {mode} has none here; {REFUSED}"),
+        );
     }
     if has(Flag::MpolFNumaBalancing) && !matches!(mode, Mode::MpolBind | Mode::MpolPreferredMany) {
         problems.refuse(
             "linux.memoryPolicy.flags",
-            format!("MPOL_F_NUMA_BALANCING goes with MPOL_BIND or MPOL_PREFERRED_MANY only, not with {mode}"),
+            format!(
+                "MPOL_F_NUMA_BALANCING goes with MPOL_BIND or MPOL_PREFERRED_MANY only, not with {mode}; {REFUSED}"
+            ),
         );
     }
 }
@@ -122,10 +138,27 @@ mod tests {
             ("BIND", "0", &["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"][..]),
             ("DEFAULT", "", &["MPOL_F_STATIC_NODES"]),
             ("INTERLEAVE", "0", &["MPOL_F_NUMA_BALANCING"]),
+            ("PREFERRED", "", &["MPOL_F_STATIC_NODES"]),
+            ("PREFERRED", "", &["MPOL_F_RELATIVE_NODES"]),
         ] {
             refuses("linux.memoryPolicy", policy(mode, nodes, flags), "linux.memoryPolicy.flags");
         }
         refuses("linux.memoryPolicy", policy("BIND", "0", &["MPOL_F_X"]), "linux.memoryPolicy.flags[0]");
         refuses("linux.memoryPolicy", policy("X", "0", &[]), "linux.memoryPolicy.mode");
+    }
+
+    #[test]
+    fn a_wrong_policy_is_told_in_the_words_that_runc_has() {
+        accepts("linux.memoryPolicy", json!({}));
+        for (policy, place, words) in [
+            (json!({"mode": "INTERLEAVE", "nodes": "0"}), "mode", "invalid memory policy mode"),
+            (json!({"nodes": "0-7"}), "mode", "invalid memory policy mode"),
+            (policy("BIND", "0", &["badflag"]), "flags[0]", "invalid memory policy flag"),
+            (policy("BIND", "0-9876543210", &[]), "nodes", "invalid memory policy node"),
+            (policy("DEFAULT", "0-7", &[]), "nodes", "set_mempolicy(2) takes it for an invalid argument"),
+        ] {
+            let error = refuses("linux.memoryPolicy", policy, &format!("linux.memoryPolicy.{place}"));
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

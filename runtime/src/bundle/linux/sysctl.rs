@@ -1,8 +1,8 @@
 //! `linux.sysctl` (`config-linux.md`, "Sysctl"; sysctl(8)).
 //!
 //! It promises that only parameters pass that belong to a namespace which the container does not share with the
-//! host, so that a container never sets a parameter of the host. Whether a network namespace that is joined by path
-//! is the runtime's own, only the host can tell: the plan checks that for the `net.` parameters.
+//! host, so that a container never sets a parameter of the host. Whether a namespace that is joined by path is the
+//! runtime's own, only the host can tell: `container/host.rs` looks when it has opened it.
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
@@ -93,12 +93,17 @@ fn problem_of(name: &str, namespaces: &[LinuxNamespace]) -> Option<String> {
     if has(namespaces, kind) {
         return None;
     }
-    let shared = match kind {
+    Some(format!("{}; add {{\"type\": \"{}\"}} to linux.namespaces", shared(name, kind), type_name(kind)))
+}
+
+/// What is wrong with a parameter of a namespace that the container shares with the host, in runc's words.
+pub fn shared(name: &str, kind: LinuxNamespaceType) -> String {
+    let why = match kind {
         LinuxNamespaceType::Ipc => "is not allowed in the hosts ipc namespace",
         LinuxNamespaceType::Network => "not allowed in host network namespace",
         _ => "is not in a separate kernel namespace",
     };
-    Some(format!("sysctl {name:?} {shared}; add {{\"type\": \"{}\"}} to linux.namespaces", type_name(kind)))
+    format!("sysctl {name:?} {why}")
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub enum Action {
     Reveal,
     /// Take the rootfs and the sources of bind mounts from the host side, which may reach what this process may not.
     Sources {
-        /// How many there are.
+        /// How many descriptors there are: two for the rootfs, since its place comes too.
         count: usize,
     },
     /// Become user and group 0 of the user namespace.

@@ -71,6 +71,11 @@ pub enum What {
         /// Options of the filesystem.
         data: String,
     },
+    /// The container's v2 cgroup, when it has no cgroup namespace of its own.
+    CgroupV2 {
+        /// Its directory on the host.
+        path: PathBuf,
+    },
     /// The container's v1 cgroups, one directory a hierarchy, on a tmpfs.
     CgroupV1 {
         /// The hierarchies.
@@ -140,6 +145,7 @@ impl fmt::Display for Mount {
                 }
             }
             What::Remount { .. } => write!(f, "remount {target}")?,
+            What::CgroupV2 { path } => write!(f, "bind the cgroup {} on {target}", path.display())?,
             What::CgroupV1 { .. } => write!(f, "mount the cgroup hierarchies on {target}")?,
         }
         let set = attribute_names(self.attributes.set | self.birth_attributes());

@@ -20,7 +20,9 @@ impl fmt::Display for Action {
             Self::AwaitMaps => f.write_str("wait for the maps of the user namespace"),
             Self::Hide => f.write_str("become non-dumpable"),
             Self::Reveal => f.write_str("let the container's user look into this process"),
-            Self::Sources { count } => write!(f, "take {count} sources of mounts from the host's side"),
+            Self::Sources { count } => {
+                write!(f, "take {count} descriptors of the rootfs and of sources from the host's side")
+            }
             Self::NamespaceRoot => f.write_str("become root of the user namespace"),
             Self::NewTimeNamespace { offsets } => {
                 write!(f, "make the time namespace with the offsets {offsets:?}")
