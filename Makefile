@@ -94,6 +94,11 @@ test-integration: needs-test build ## Run the behaviour tests only, against the 
 test-guest: build ## Run the tests in a guest machine only (systemd, pure cgroup v2); builds it the first time (root)
 	@integration/guest/tests/run-tests
 
+test-shim-long: needs-test build ## Run the shim's tests with all of containerd's own shims beside it, and 10,000 execs (root)
+	@CORACLE_YARDSTICK=all CORACLE_EXEC_CYCLES=$${CORACLE_EXEC_CYCLES:-10000} \
+		CORACLE_BIN=$${CORACLE_BIN:-$(BINARY)} $(CARGO) test --locked --no-fail-fast --target-dir $(TARGET_DIR) \
+		--manifest-path integration/Cargo.toml -p coracle-integration --test shim --test shim_faults
+
 lint: ## Check formatting, and run clippy with warnings as errors
 	@for manifest in Cargo.toml $(BESIDE); do \
 		$(CARGO) fmt --manifest-path $$manifest --all --check; \

@@ -26,8 +26,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::logger;
 use crate::reaper::{Exit, Reaper};
+use crate::{citizen, logger};
 
 /// The longest result, in bytes: it must lie in the socket's buffer until the worker has ended. It is a list of pids at
 /// the most, or an error's text.
@@ -103,12 +103,16 @@ where
     T: Serialize,
     J: FnOnce() -> Result<Output<T>>,
 {
-    let work = AssertUnwindSafe(|| {
+    in_a_copy(|| {
         let socket = settle(socket, streams)?;
-        let result = job();
+        let result = free().and_then(|()| job());
         send(&socket, &result)
-    });
-    match std::panic::catch_unwind(work) {
+    })
+}
+
+/// Does `work`, and ends this process. A failure that could not be told otherwise is in the log.
+fn in_a_copy(work: impl FnOnce() -> Result<()>) -> ! {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => exit_now(0),
         Ok(Err(error)) => log::error!("a worker of the shim: {error}"),
         Err(_) => log::error!("a worker of the shim panicked"),
@@ -116,8 +120,17 @@ where
     exit_now(1)
 }
 
-/// Makes the copy a process of its own.
+/// Settles the copy, or tells over the socket why that isn't possible.
 fn settle(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
+    become_own(socket, streams).inspect_err(|error| {
+        // Where the descriptors weren't moved, the socket is still the one that it was; else the log has it.
+        let _ = send::<()>(socket, &Err(error.clone()));
+    })
+}
+
+/// Makes the copy a process of its own: with these standard streams, and without the shim's descriptors. Gives the
+/// socket, which has another number now.
+fn become_own(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .doing(|| "ask to be ended with the shim")?;
     let null =
@@ -142,10 +155,15 @@ fn settle(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
     if let Some(log) = kept.next() {
         logger::hand_over(log);
     }
-    // The shim reads its signals from a descriptor; here, and in what is executed from here, they are to act.
+    Ok(socket)
+}
+
+/// Frees the copy of what is the shim's alone: it reads its signals from a descriptor, and has raised a limit. Here, and
+/// in what is executed from here, signals are to act, and the limit is to be the one that the shim was given.
+fn free() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::os(Errno::from_raw_os_error(errno as i32), "unblock signals"))?;
-    Ok(socket)
+    citizen::restore_descriptor_limit().doing(|| "restore the limit of open descriptors")
 }
 
 fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()> {

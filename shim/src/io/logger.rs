@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::copy;
 use super::uri::Program;
-use crate::sys;
+use crate::{citizen, sys};
 
 /// How long a logger may take to say that it is ready. One that doesn't in this time hangs.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -269,6 +269,7 @@ impl Command {
             (3..=5).try_for_each(keep_on_exec)?;
             std::mem::forget(kept);
             signal::reset_for_exec()?;
+            citizen::restore_descriptor_limit()?;
             Ok::<_, Errno>(failure)
         };
         let say = |failure: BorrowedFd<'_>, errno: Errno| {
