@@ -5,7 +5,7 @@
 //! way in. The result comes back over a socket pair, with a descriptor where there is one (a terminal's master). The
 //! copy holds no descriptor of the shim's but the socket and the log; it ends with `_exit`, so that nothing of the
 //! event loop that it is a copy of is ever run or undone there. When the shim dies, its workers are killed, and what
-//! they were about to make is not made.
+//! they were about to make is not made. A [`Helper`] is a copy that stays.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,10 +24,11 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use crate::reaper::{Exit, Reaper};
-use crate::{citizen, logger};
+use crate::{citizen, logger, sys};
 
 /// The longest result, in bytes: it must lie in the socket's buffer until the worker has ended. It is a list of pids at
 /// the most, or an error's text.
@@ -86,6 +87,52 @@ pub async fn execute(reaper: &Reaper, streams: Streams, begin: impl FnOnce() -> 
         Some(Err(error)) => Err(error),
         _ => Ok(exit.status),
     }
+}
+
+/// A copy of this process that goes on beside it. It is not ended with the shim; it may read from its socket that the
+/// shim is gone, or has let go of it.
+pub struct Helper {
+    /// The copy.
+    pub pidfd: OwnedFd,
+    /// What the copy says first comes from here: see [`first_word`].
+    pub socket: OwnedFd,
+}
+
+/// Makes a copy of this process that first does `prepare`, says how that ended, and, where it was no failure, goes on with
+/// what was prepared until it is done.
+pub fn start<S>(
+    streams: &Streams,
+    prepare: impl FnOnce() -> Result<S>,
+    go_on: impl FnOnce(OwnedFd, S),
+) -> Result<Helper> {
+    let (socket, theirs) = pair()?;
+    match Clone3::default().spawn().doing(|| "fork a helper")? {
+        Forked::Parent { pidfd, .. } => Ok(Helper { pidfd, socket }),
+        Forked::Child => in_a_copy(|| {
+            let socket = settle(&theirs, streams)?;
+            let stay =
+                || rustix::process::set_parent_process_death_signal(None).doing(|| "stay when the shim ends");
+            match free().and_then(|()| stay()).and_then(|()| prepare()) {
+                Ok(prepared) => {
+                    send(&socket, &Ok(((), None)))?;
+                    go_on(socket, prepared);
+                    Ok(())
+                }
+                Err(error) => send::<()>(&socket, &Err(error)),
+            }
+        }),
+    }
+}
+
+/// Waits until a helper has prepared itself. Gives the socket back: the helper is held as long as that is open.
+pub async fn first_word(socket: OwnedFd) -> Result<OwnedFd> {
+    let socket = sys::watch(socket, Interest::READABLE).doing(|| "wait for a helper")?;
+    let _ready = socket.readable().await.doing(|| "wait for a helper")?;
+    match receive::<()>(socket.get_ref())? {
+        Some(prepared) => prepared?,
+        None => return Err(Error::new(Kind::System, "the shim's helper ended before it was ready")),
+    };
+    Ok(socket.into_inner())
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd)> {
