@@ -55,6 +55,20 @@ where
     T: Serialize + DeserializeOwned,
     J: FnOnce() -> Result<Output<T>>,
 {
+    run_or_clean_up(reaper, streams, job, async || ()).await
+}
+
+/// As [`run`]. Where the copy was killed at its work, `clean_up` takes away what it has left half made.
+pub async fn run_or_clean_up<T, J>(
+    reaper: &Reaper,
+    streams: Streams,
+    job: J,
+    clean_up: impl AsyncFnOnce(),
+) -> Result<Output<T>>
+where
+    T: Serialize + DeserializeOwned,
+    J: FnOnce() -> Result<Output<T>>,
+{
     let (ours, theirs) = pair()?;
     let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
         Forked::Parent { pid, .. } => pid,
@@ -63,12 +77,14 @@ where
     let ended = reaper.watch(pid);
     drop((theirs, streams));
     let exit = wait(ended).await?;
-    receive(&ours)?.unwrap_or_else(|| {
-        Err(Error::new(
-            Kind::System,
-            format!("the shim's worker ended with status {} before it was done", exit.status),
-        ))
-    })
+    if let Some(result) = receive(&ours)? {
+        return result;
+    }
+    clean_up().await;
+    Err(Error::new(
+        Kind::System,
+        format!("the shim's worker ended with status {} before it was done", exit.status),
+    ))
 }
 
 /// Executes a program in a copy of this process, and gives its exit status. `begin` executes it, and returns only when it

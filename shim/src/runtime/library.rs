@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use coracle::cgroup::{Cgroup, ManagerChoice};
 use coracle::container::{self, Begun, CreateOptions, ExecOptions, ExecProcess, Settings, Store, Update};
-use coracle::error::Result;
+use coracle::error::{Kind, Result};
 
 use super::{Exec, Made, Of};
 use crate::options::Options;
@@ -61,7 +61,13 @@ impl Library {
             preserve_fds: 0,
         };
         let job = || container::create_here(&self.store, &self.settings, &self.id, &options).map(made);
-        let (made, master) = worker::run(&self.reaper, streams, job).await?;
+        let clean_up = async || match self.delete(true).await {
+            Err(error) if error.kind() != Kind::NotFound => {
+                log::warn!("container {}: take it away again: {error}", self.id);
+            }
+            _ => {}
+        };
+        let (made, master) = worker::run_or_clean_up(&self.reaper, streams, job, clean_up).await?;
         Ok(made.begun(master))
     }
 
