@@ -34,7 +34,7 @@ BESIDE = $(shell grep -ls '^\[workspace\]' integration/Cargo.toml integration/*/
 # The parts of `make test`, in their order.
 TEST_PARTS := unit integration guest
 
-.PHONY: help build man demo test test-unit test-integration test-guest lint format bench bench-guest bench-seccomp install uninstall clean \
+.PHONY: help build man demo test test-unit test-integration test-guest test-shim-long lint format bench bench-guest bench-seccomp install uninstall clean \
 	needs-build needs-test
 
 help: ## List the targets

@@ -208,7 +208,8 @@ fn kibibytes(pid: i32, field: &str) -> u64 {
 
 fn execs_leave_nothing_in_the_shim(bench: &Bench) {
     let usual = if bench.runtime.is_ours() { 1000 } else { 200 };
-    let cycles = std::env::var("CORACLE_EXEC_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let cycles =
+        std::env::var("CORACLE_EXEC_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let shim = Shim::own(bench);
     let hand = shim.sleeping();
     let pid = shim.pid();
