@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         a_relative_hook_path_is_an_error,
         a_hook_out_of_time_is_killed,
         a_hook_in_time_is_not_killed,
+        the_longest_timeout_is_none,
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
         a_hook_may_leave_its_input_unread,
@@ -370,6 +371,20 @@ fn a_hook_in_time_is_not_killed(rt: &Runtime) {
     });
     rt.container(&bundle).run().ok();
     assert!(file.exists());
+}
+
+fn the_longest_timeout_is_none(rt: &Runtime) -> Checked {
+    rt.coracle_only("it overflows what Go counts in")?;
+    let bundle = rt.bundle(&["true"]).edit(|config| {
+        for point in POINTS {
+            let mut patient = hook("true");
+            patient["timeout"] = json!(i64::MAX);
+            set(config, point, json!([patient]));
+        }
+    });
+    rt.container(&bundle).run().ok();
+    rt.assert_clean();
+    Ok(())
 }
 
 fn the_message_has_what_the_hook_wrote(rt: &Runtime) {
