@@ -133,7 +133,8 @@ impl Running {
     fn spawn(mut command: Command, stdout: File, stderr: File) -> Self {
         let line = show(&command);
         place::hold_if_stopping();
-        let child = command.spawn().unwrap_or_else(|error| panic!("could not start {line}: {error}"));
+        let child = place::with_no_signal_blocked(|| command.spawn());
+        let child = child.unwrap_or_else(|error| panic!("could not start {line}: {error}"));
         Self { command: line, child, stdout, stderr, ended: false }
     }
 
