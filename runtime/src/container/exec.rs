@@ -17,6 +17,7 @@ use super::run::Begun;
 use super::stage;
 use super::state::{Container, Status};
 use super::store::{CONFIG_FILE, Store, write_pid_file};
+use super::terminal::copy_size;
 use crate::bundle::{Bundle, check_process, load_process, process_from_json};
 use crate::cgroup::SubCgroup;
 use crate::error::{Doing, Error, Kind, Result};
@@ -28,22 +29,20 @@ use crate::sys::clone::{Clone3, Forked};
 
 /// Adds a process to a running container and, unless it is detached, waits for its end. Gives the exit status.
 pub fn exec(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<i32> {
-    let (pid, pidfd, master) =
+    let Spawned { pid, pidfd, master, signals } =
         begin(store, settings, id, options, |process| check_console(process, options))?;
-    if options.detach {
-        return Ok(0);
+    match signals {
+        Some(signals) => {
+            foreground::wait(&signals, pid, &pidfd, master, None).inspect_err(|_| kill_and_reap(&pidfd))
+        }
+        None => Ok(0),
     }
-    // Only now: a process that can't begin, since the container is paused, must not keep us from ending.
-    let signals = Signals::hold()?;
-    let status = foreground::wait(&signals, pid, &pidfd, master, None)?;
-    signals.release()?;
-    Ok(status)
 }
 
 /// As [`exec`] with `detach`, for a caller of the library, who serves the terminal itself. The process is the caller's
 /// child.
 pub fn exec_here(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<Begun> {
-    let (pid, _, master) = begin(store, settings, id, options, |_| Ok(()))?;
+    let Spawned { pid, master, .. } = begin(store, settings, id, options, |_| Ok(()))?;
     Ok(Begun { process: Identity::of(pid)?, master })
 }
 
@@ -260,7 +259,15 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     process.set_capabilities(Some(capabilities));
 }
 
-type Spawned = (i32, OwnedFd, Option<OwnedFd>);
+/// A process whose program is executed.
+struct Spawned {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// The master of its terminal, where that comes to us.
+    master: Option<OwnedFd>,
+    /// The signals that are held for it, where we stay in the foreground.
+    signals: Option<Signals>,
+}
 
 fn spawn(
     container: &Container,
@@ -355,7 +362,7 @@ fn spawn(
     }
     let finished = finish(container, &host_end, pid, &pidfd, pidfd_socket.as_ref(), options);
     match finished {
-        Ok(master) => Ok((pid, pidfd, master)),
+        Ok((master, signals)) => Ok(Spawned { pid, pidfd, master, signals }),
         Err(error) => {
             kill_and_reap(&pidfd);
             Err(error)
@@ -371,14 +378,18 @@ fn finish(
     pidfd: &OwnedFd,
     pidfd_socket: Option<&OwnedFd>,
     options: &ExecOptions,
-) -> Result<Option<OwnedFd>> {
+) -> Result<(Option<OwnedFd>, Option<Signals>)> {
     if let Some(rdt) = &container.state.intel_rdt {
         rdt.add(pid)?;
     }
     let mut master = None;
     loop {
         match channel.receive()? {
-            Some(Frame::Console(fd)) => master = Some(fd),
+            Some(Frame::Console(fd)) => {
+                // Before the program looks.
+                copy_size(fd.as_fd());
+                master = Some(fd);
+            }
             Some(Frame::Ready) => break,
             Some(Frame::Failed(error)) => return Err(error),
             Some(_) => {}
@@ -391,11 +402,14 @@ fn finish(
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }
+    // Not before, since a process that can't begin, as in a paused container, must not keep us from ending; and not after,
+    // since the program may signal us at once.
+    let signals = (!options.detach).then(Signals::hold).transpose()?;
     channel.send(&Frame::Go).doing(|| "let the process go on")?;
     let state = &container.state;
     await_execution(channel, pidfd, |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("running"))
     })?;
-    Ok(master)
+    Ok((master, signals))
 }

@@ -18,6 +18,7 @@ use super::sources::Sources;
 use super::stage;
 use super::state::{Phase, State};
 use super::store::{CONFIG_FILE, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
+use super::terminal::copy_size;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Layout};
 use crate::clock;
@@ -481,7 +482,11 @@ fn serve(
             }
             Some(Frame::Sources) => sources.serve()?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
-            Some(Frame::Console(fd)) => master = Some(fd),
+            Some(Frame::Console(fd)) => {
+                // Before the program looks.
+                copy_size(fd.as_fd());
+                master = Some(fd);
+            }
             Some(Frame::Ready) => {
                 *hooks_begun = true;
                 return Ok(master);
