@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::signal::hear_of_children;
 use crate::version::{COMMIT, SPEC_VERSION, VERSION};
 use globals::{Context, Globals};
 use normalise::{Flags, Help, Line, Placement};
@@ -195,7 +196,8 @@ enum Stop {
 /// Runs the command of `argv`, whose first word is the program's name, and gives the exit status: the command's
 /// own, or 1 for an error, 255 for an error of `exec`, 3 for an unknown command.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> i32 {
-    if let Err(errno) = crate::sys::process::fill_standard_streams() {
+    let ready = crate::sys::process::fill_standard_streams().and_then(|()| hear_of_children());
+    if let Err(errno) = ready {
         // There is nowhere to say it.
         return errno.raw_os_error() & 0xff;
     }

@@ -95,18 +95,27 @@ pub fn is_ignored(number: i32) -> bool {
 pub fn reset_for_exec() -> Result<(), Errno> {
     const IGNORED: [libc::c_int; 8] =
         [libc::SIGPIPE, 32, 33, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD];
-    let default = KernelAction::default();
-    for number in IGNORED {
-        // SAFETY: the action is SIG_DFL, in the kernel's layout, with its size of signal mask; it outlives the call.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                number,
-                &raw const default,
-                std::ptr::null_mut::<KernelAction>(),
-                std::mem::size_of::<u64>(),
-            )
-        })?;
-    }
+    IGNORED.into_iter().try_for_each(set_default)?;
     set_mask(libc::SIG_SETMASK, 0)
+}
+
+/// Lets this process hear of its children's ends: a caller that ignores SIGCHLD leaves that to what it executes, whose
+/// children then vanish without an exit status (sigaction(2)).
+pub fn hear_of_children() -> Result<(), Errno> {
+    set_default(libc::SIGCHLD)
+}
+
+fn set_default(number: libc::c_int) -> Result<(), Errno> {
+    let default = KernelAction::default();
+    // SAFETY: the action is SIG_DFL, in the kernel's layout, with its size of signal mask; it outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            number,
+            &raw const default,
+            std::ptr::null_mut::<KernelAction>(),
+            std::mem::size_of::<u64>(),
+        )
+    })
+    .map(drop)
 }
