@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -87,8 +88,23 @@ pub fn listen_at(directory: impl AsFd, name: &str) -> Result<OwnedFd> {
 }
 
 /// Calls the socket at `name` in a directory.
-pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    call_with(directory, name, SocketFlags::CLOEXEC)
+}
+
+/// Whether somebody listens at `name` in a directory; `ECONNREFUSED` when the socket was left by somebody who did. Never
+/// waits: who listens may be stopped or frozen, and take no calls.
+pub fn is_listened_at(directory: impl AsFd, name: &str) -> Result<bool, Errno> {
+    match call_with(directory, name, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        // So many calls wait already that there is no room for this one.
+        Ok(_) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn call_with(directory: impl AsFd, name: &str, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     in_directory(directory, name, |address| connect(&socket, address))?;
     Ok(socket)
 }
@@ -96,8 +112,8 @@ pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Err
 /// Uses a path as a socket's address, which holds 107 bytes; a longer one is used from its directory.
 pub fn with_address<T>(
     path: &Path,
-    use_it: impl Fn(&SocketAddrUnix) -> Result<T, rustix::io::Errno>,
-) -> Result<T, rustix::io::Errno> {
+    use_it: impl Fn(&SocketAddrUnix) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     match (SocketAddrUnix::new(path), path.parent(), path.file_name().and_then(|name| name.to_str())) {
         (Ok(address), ..) => use_it(&address),
         (Err(_), Some(parent), Some(name)) => {
@@ -114,8 +130,8 @@ pub fn with_address<T>(
 fn in_directory<T>(
     directory: impl AsFd,
     name: &str,
-    use_it: impl Fn(&SocketAddrUnix) -> Result<T, rustix::io::Errno>,
-) -> Result<T, rustix::io::Errno> {
+    use_it: impl Fn(&SocketAddrUnix) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     let number = std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd());
     use_it(&SocketAddrUnix::new(format!("/proc/self/fd/{number}/{name}"))?)
 }
@@ -191,7 +207,7 @@ pub fn open_pids(path: &Path) -> Result<OwnedFd> {
     open_namespace(path, libc::CLONE_NEWPID as u64, "linux.namespaces")
 }
 
-fn set(fd: &OwnedFd, kind: LinkNameSpaceType) -> Result<(), rustix::io::Errno> {
+fn set(fd: &OwnedFd, kind: LinkNameSpaceType) -> Result<(), Errno> {
     rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind))
 }
 

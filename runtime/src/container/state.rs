@@ -8,12 +8,12 @@ use oci_spec::runtime::Hook;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::host::call;
+use super::host::is_listened_at;
 use super::identity::Identity;
 use super::listener::Agent;
 use super::store::{GATE, Home, STATE_FILE, Store};
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::HookState;
 use crate::rdt;
 
@@ -175,10 +175,9 @@ impl Container {
     /// Whether the first process waits for `start`. A gate that nobody listens at any more was left by a `start` that
     /// was killed right after it opened it.
     fn waits_at_gate(&self) -> Result<bool> {
-        match call(self.home.as_fd(), GATE) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(_) => self.home.unlink(GATE).map(|()| false),
+        match is_listened_at(self.home.as_fd(), GATE) {
+            Err(Errno::CONNREFUSED) => self.home.unlink(GATE).map(|()| false),
+            known => known.doing(|| "look whether the container waits for start"),
         }
     }
 
