@@ -17,7 +17,7 @@ use super::process::{ended, hide_from_debuggers, kill_and_reap};
 use super::sources::Sources;
 use super::stage;
 use super::state::{Phase, State};
-use super::store::{CONFIG_FILE, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
+use super::store::{CONFIG_FILE, DELETED, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
 use super::terminal::copy_size;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Layout};
@@ -82,6 +82,7 @@ impl Launched {
             home: self.home,
             rdt: self.state.intel_rdt.clone(),
             state: self.state,
+            known: true,
             cgroup: Some(self.cgroup),
             process: None,
             devices: None,
@@ -130,7 +131,16 @@ pub fn launch(
     plan::seccomp::log_flags(plan.seccomp.as_ref());
     let home = store.claim(id)?;
     let state = first_state(id, &bundle, &plan, notify_socket)?;
-    let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
+    let mut made = Made {
+        home,
+        state,
+        known: false,
+        cgroup: None,
+        process: None,
+        devices: None,
+        rdt: None,
+        hooks: false,
+    };
     match build(&mut made, &bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
             (Some(cgroup), Some(pidfd)) => {
@@ -139,7 +149,7 @@ pub fn launch(
             _ => Err(Error::new(Kind::System, "the container has no cgroup, or no process")),
         },
         Err(_) if made.home.is_deleted() => {
-            made.let_go();
+            made.leave_to_deleter();
             Err(Error::new(Kind::State, format!("container {id} was deleted while it was being created")))
         }
         Err(error) => {
@@ -153,6 +163,8 @@ pub fn launch(
 struct Made {
     home: Home,
     state: State,
+    /// The state stands in its place: others know of the cgroup.
+    known: bool,
     cgroup: Option<Cgroup>,
     process: Option<OwnedFd>,
     devices: Option<Moves>,
@@ -170,6 +182,19 @@ impl Made {
         }
         if let Some(process) = self.process.take() {
             kill_and_reap(&process);
+        }
+    }
+
+    /// Leaves a container to whoever deletes it, who knows of the cgroup only once the state stands in its place.
+    fn leave_to_deleter(&mut self) {
+        self.let_go();
+        if self.known {
+            return;
+        }
+        let cgroup = self.cgroup.take();
+        let removed = cgroup.as_ref().map_or(Ok(()), super::delete::remove_unclaimed);
+        if let Err(error) = removed.and_then(|()| self.home.remove()) {
+            log::warn!("{error}");
         }
     }
 
@@ -306,6 +331,10 @@ fn build(
     let gate = plan.waits_for_start().then(|| host::listen_at(made.home.as_fd(), GATE)).transpose()?;
     let cgroup = made.cgroup.insert(plan.cgroup.create()?);
     first_state.commit()?;
+    made.known = true;
+    if made.home.has(DELETED) {
+        return Err(Error::new(Kind::State, "the container is being deleted"));
+    }
     if cgroup.paths().is_empty() && !plan.namespaces.own_pids {
         log::warn!(
             "Creating a container with no cgroup and no private pid namespace. Such configuration is strongly discouraged, as it is impossible to properly kill all container's processes"
@@ -385,6 +414,11 @@ fn build(
     drop((container_end, gate, namespaces, console, id_maps));
     close_together(cgroups);
     let pidfd = made.process.insert(pidfd);
+    made.state.init = Some(Identity::of(pid)?);
+    if cgroup.paths().is_empty() {
+        // Nothing else tells `delete` of the process, should the creator be killed.
+        made.home.write(STATE_FILE, &made.state.to_json()?)?;
+    }
     before.leave()?;
     if let Some(user) = user {
         prepare_user(user, plan, bundle, &proc, pid)?;
@@ -410,7 +444,6 @@ fn build(
         host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
     }
     made.state.cgroup = cgroup.record();
-    made.state.init = Some(Identity::of(pid)?);
     made.state.phase = Phase::Created;
     // Written while the container's side is at work; put into place when it is done.
     made.home.write(CONFIG_FILE, &bundle.source)?;

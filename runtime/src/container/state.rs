@@ -118,10 +118,43 @@ impl State {
         }
     }
 
+    /// Reads the text of a container's `state.json`.
+    pub fn from_json(home: &Home, text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|error| {
+            Error::new(
+                Kind::System,
+                format!("{} is damaged: {error}", home.path().join(STATE_FILE).display()),
+            )
+            .hint("`delete --force` removes the container")
+        })
+    }
+
     /// The text of `state.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self)
             .map_err(|error| Error::new(Kind::System, format!("write the state: {error}")))
+    }
+}
+
+/// What a damaged `state.json` still tells of what the container takes up on the host.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// The container's first process.
+    pub init: Option<Identity>,
+    /// Its cgroup.
+    pub cgroup: Option<cgroup::Record>,
+}
+
+impl Remains {
+    /// Takes from a text what can be read of it: each field by itself.
+    pub fn from_json(text: &[u8]) -> Self {
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(text).unwrap_or_default();
+        let mut field = |name| fields.remove(name).unwrap_or_default();
+        Self {
+            init: serde_json::from_value(field("init")).ok(),
+            cgroup: serde_json::from_value(field("cgroup")).ok(),
+        }
     }
 }
 
@@ -149,13 +182,7 @@ impl Container {
                 home.path().display()
             )));
         };
-        let state = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(
-                Kind::System,
-                format!("{} is damaged: {error}", home.path().join(STATE_FILE).display()),
-            )
-            .hint("`delete --force` removes the container")
-        })?;
+        let state = State::from_json(&home, &text)?;
         Ok(Self { home, state })
     }
 
