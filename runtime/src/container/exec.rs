@@ -23,6 +23,7 @@ use crate::cgroup::SubCgroup;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
+use crate::interrupt::Interrupt;
 use crate::plan;
 use crate::plan::exec::{ExecPlan, Target};
 use crate::sys::clone::{Clone3, Forked};
@@ -287,12 +288,15 @@ fn spawn(
         None
     };
     let console = match &options.console_socket {
-        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
+        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket", None)?),
         None if options.detach => ConsoleReceiver::Caller,
         None => ConsoleReceiver::Host,
     };
-    let pidfd_socket =
-        options.pidfd_socket.as_deref().map(|path| host::connect_to(path, "pidfd socket")).transpose()?;
+    let pidfd_socket = options
+        .pidfd_socket
+        .as_deref()
+        .map(|path| host::connect_to(path, "pidfd socket", None))
+        .transpose()?;
     let (host_end, container_end) = Channel::pair()?;
     // As for create: nobody in the container may look into this process before it is the program (CVE-2016-9962).
     // Towards a user namespace the process that enters it does that: see `stage`.
@@ -405,9 +409,10 @@ fn finish(
     // Not before, since a process that can't begin, as in a paused container, must not keep us from ending; and not after,
     // since the program may signal us at once.
     let signals = (!options.detach).then(Signals::hold).transpose()?;
+    let interrupt = signals.is_some().then(Interrupt::watch).transpose()?;
     channel.send(&Frame::Go).doing(|| "let the process go on")?;
     let state = &container.state;
-    await_execution(channel, pidfd, |listener| {
+    await_execution(channel, pidfd, interrupt.as_ref(), |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("running"))
     })?;

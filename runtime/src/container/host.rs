@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -13,6 +15,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use crate::bundle::Bundle;
 use crate::error::{Doing, Error, Result};
+use crate::interrupt::Interrupt;
 use crate::plan::Facts;
 use crate::plan::namespaces::Namespaces;
 use crate::sys::process::unshare;
@@ -67,14 +70,31 @@ pub fn bundle_facts(bundle: &Bundle) -> Result<Facts> {
     Ok(facts)
 }
 
+/// How often a wait for somebody who takes no calls looks for signals that are held.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Connects to a Unix stream socket by path. A path that is too long for a socket's address is reached from its
-/// directory.
-pub fn connect_to(path: &Path, what: &str) -> Result<OwnedFd> {
+/// directory. Who listens may have too many calls waiting already; an interrupt ends the wait.
+pub fn connect_to(path: &Path, what: &str, interrupt: Option<&Interrupt>) -> Result<OwnedFd> {
     let doing = || format!("connect to the {what} {}", path.display());
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).doing(doing)?;
-    with_address(path, |address| connect(&socket, address)).doing(doing)?;
-    Ok(socket)
+    // No event tells of a free place: only connect(2) itself waits for one, as long as one may send.
+    let set_patience =
+        |time| interrupt.map_or(Ok(()), |_| set_socket_timeout(&socket, Timeout::Send, time)).doing(doing);
+    set_patience(Some(LOOK))?;
+    loop {
+        match (with_address(path, |address| connect(&socket, address)), interrupt) {
+            (Err(Errno::AGAIN), Some(interrupt)) => {
+                interrupt.check().map_err(|error| error.while_doing(doing()))?;
+            }
+            (connected, _) => {
+                connected.doing(doing)?;
+                set_patience(None)?;
+                return Ok(socket);
+            }
+        }
+    }
 }
 
 /// A listening socket at `name` in a directory.

@@ -106,7 +106,7 @@ pub fn launch(
     let terminal =
         bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
     check_console(terminal, wish, options.console_socket.as_deref())?;
-    let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let notify_socket = super::notify::manager();
     let plan = plan::create(
         id,
         &bundle,
@@ -322,12 +322,15 @@ fn build(
     let proc = procfs::open_host()?;
     let namespaces = host::open_namespaces(&plan.namespaces)?;
     let console = match &options.console_socket {
-        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
+        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket", Some(interrupt))?),
         None if plan.waits_for_start() => ConsoleReceiver::Caller,
         None => ConsoleReceiver::Host,
     };
-    let pidfd_socket =
-        options.pidfd_socket.as_deref().map(|path| host::connect_to(path, "pidfd socket")).transpose()?;
+    let pidfd_socket = options
+        .pidfd_socket
+        .as_deref()
+        .map(|path| host::connect_to(path, "pidfd socket", Some(interrupt)))
+        .transpose()?;
     let gate = plan.waits_for_start().then(|| host::listen_at(made.home.as_fd(), GATE)).transpose()?;
     let cgroup = made.cgroup.insert(plan.cgroup.create()?);
     first_state.commit()?;

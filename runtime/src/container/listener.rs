@@ -11,6 +11,7 @@ use super::host::connect_to;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::HookState;
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
+use crate::interrupt::{self, Interrupt};
 use crate::sys::process::take_descriptor;
 
 /// The agent: `linux.seccomp.listenerPath` and `listenerMetadata`.
@@ -50,7 +51,7 @@ impl Agent {
         let text = serde_json::to_vec(&message).map_err(|error| {
             Error::new(Kind::System, format!("write the container process state: {error}"))
         })?;
-        connect_to(self.path.as_ref(), "seccomp agent")
+        connect_to(self.path.as_ref(), "seccomp agent", None)
             .map_err(|error| error.while_doing("failed to connect with seccomp agent"))
             .and_then(|socket| {
                 send_with_descriptor(socket.as_fd(), &text, Some(listener.as_fd()))
@@ -66,13 +67,16 @@ pub fn unasked() -> Error {
 }
 
 /// Waits until a process that was told to go on has executed its program: then the kernel closes its end of the channel.
-/// A listener that it has meanwhile is handed over; the process goes on when that is done.
+/// A listener that it has meanwhile is handed over; the process goes on when that is done. An interrupt ends the wait.
 pub fn await_execution(
     channel: &Channel,
     pidfd: &OwnedFd,
+    interrupt: Option<&Interrupt>,
     mut hand_over: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
     loop {
+        interrupt::wait(channel.as_fd(), interrupt, None)
+            .map_err(|error| error.while_doing("wait for the program's execution"))?;
         match channel.receive()? {
             None => return Ok(()),
             Some(Frame::Listener(number)) => {

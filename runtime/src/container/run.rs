@@ -45,7 +45,8 @@ pub fn create_here(store: &Store, settings: &Settings, id: &str, options: &Creat
     }
 }
 
-/// Makes a container, starts it, and, unless it is detached, waits for its end. Gives the exit status.
+/// Makes a container, starts it, and, unless it is detached, waits for its end. Gives the exit status; signals stay held
+/// then, since one that comes after the end must not replace it.
 pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -> Result<i32> {
     let signals = Signals::hold()?;
     let wish = match (&options.learn, options.detach) {
@@ -64,11 +65,16 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
     if wish.waits() && !options.no_subreaper {
         process::adopt_orphans()?;
     }
-    let launched = launch(store, settings, id, &options.create, wish, &Interrupt::watch()?)?;
-    let (launched, notify) =
-        or_destroy(launched, |launched| notify::Proxy::open(&launched.home, &launched.state))?;
+    let interrupt = Interrupt::watch()?;
+    let launched = launch(store, settings, id, &options.create, wish, &interrupt)?;
+    // A service manager that has gone is no reason not to run, as with runc.
+    let notify = launched.state.notify_socket.as_deref().and_then(|manager| {
+        notify::Proxy::open(&launched.home, &launched.state, manager)
+            .inspect_err(|error| log::warn!("{error}"))
+            .ok()
+    });
     let mut lesson = None;
-    let launched = execute(go(launched)?, |launched, listener| {
+    let launched = execute(go(launched)?, &interrupt, |launched, listener| {
         if wish == Wish::Learn {
             lesson = Some(Lesson::begin(listener)?);
             return Ok(());
@@ -76,15 +82,19 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
         let agent = launched.state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, launched.pid, &launched.state.for_hooks("created"))
     })?;
-    let (launched, ()) = or_destroy(launched, |launched| start::run_poststart(&launched.state))?;
+    let (mut launched, ()) =
+        or_destroy(launched, |launched| start::run_poststart(&launched.state, Some(&interrupt)))?;
     if wish == Wish::Detach {
         if let Some(notify) = notify {
-            notify.wait_until_ready(&launched.pidfd)?;
+            or_destroy(launched, |launched| notify.wait_until_ready(&launched.pidfd, Some(&interrupt)))?;
         }
         signals.release()?;
         return Ok(0);
     }
-    let status = foreground::wait(&signals, launched.pid, &launched.pidfd, launched.master, notify)?;
+    let master = launched.master.take();
+    let (launched, status) = or_destroy(launched, |launched| {
+        foreground::wait(&signals, launched.pid, &launched.pidfd, master, notify)
+    })?;
     let profile = lesson.map(Lesson::end).transpose()?;
     if !options.keep {
         delete::remove(&launched.home, &launched.state)?;
@@ -92,7 +102,6 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
     if let (Some(output), Some(profile)) = (output, profile) {
         output.write(&profile)?;
     }
-    signals.release()?;
     Ok(status)
 }
 
@@ -122,10 +131,12 @@ fn go(launched: Launched) -> Result<Launched> {
 /// Waits until the program is executed: then the kernel closes the process's end of the channel.
 fn execute(
     launched: Launched,
+    interrupt: &Interrupt,
     mut hand_over: impl FnMut(&Launched, OwnedFd) -> Result<()>,
 ) -> Result<Launched> {
-    let executed =
-        await_execution(&launched.channel, &launched.pidfd, |listener| hand_over(&launched, listener));
+    let executed = await_execution(&launched.channel, &launched.pidfd, Some(interrupt), |listener| {
+        hand_over(&launched, listener)
+    });
     match executed {
         Ok(()) => Ok(launched),
         Err(error) => {

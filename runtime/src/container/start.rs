@@ -9,6 +9,7 @@ use super::store::{GATE, Store};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Side};
 use crate::init::channel::{Channel, Frame};
+use crate::interrupt::Interrupt;
 use crate::sys::signal;
 
 /// How long a killed process may take to end, in seconds.
@@ -31,7 +32,12 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
         }
         _ => return Err(already_running()),
     };
-    let notify = notify::Proxy::open(&container.home, &container.state)?;
+    // As with runc, only where this very command was told of a service manager; the container's side of it is made at
+    // creation.
+    let manager = container.state.notify_socket.as_ref().and_then(|_| notify::manager());
+    let notify = manager
+        .map(|manager| notify::Proxy::open(&container.home, &container.state, &manager))
+        .transpose()?;
     let channel = Channel::from_socket(call(container.home.as_fd(), GATE).map_err(|_| already_running())?);
     // The process answers one caller; to any other the socket just closes.
     channel.send(&Frame::Go).map_err(|_| already_running())?;
@@ -42,12 +48,12 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
     container.home.unlink(GATE)?;
     let state = &container.state;
     let pid = state.init.map_or(0, |init| init.pid);
-    await_execution(&channel, &init, |listener| {
+    await_execution(&channel, &init, None, |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("created"))
     })?;
     drop(channel);
-    if let Err(error) = run_poststart(&container.state) {
+    if let Err(error) = run_poststart(&container.state, None) {
         // runtime-spec, runtime.md "Lifecycle" step 10: the container is stopped, and the error told.
         signal::send(&init, libc::SIGKILL).doing(|| "stop the container whose poststart hook failed")?;
         wait_for_end(&init, PATIENCE)?;
@@ -55,7 +61,7 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
         return Err(error);
     }
     if let Some(notify) = notify {
-        notify.wait_until_ready(&init)?;
+        notify.wait_until_ready(&init, None)?;
     }
     Ok(())
 }
@@ -65,6 +71,6 @@ fn already_running() -> Error {
 }
 
 /// Runs the poststart hooks.
-pub fn run_poststart(state: &State) -> Result<()> {
-    hooks::run(&state.poststart, "poststart", &state.for_hooks("running"), Side::Runtime(None))
+pub fn run_poststart(state: &State, interrupt: Option<&Interrupt>) -> Result<()> {
+    hooks::run(&state.poststart, "poststart", &state.for_hooks("running"), Side::Runtime(interrupt))
 }
