@@ -42,6 +42,9 @@ fn main() -> ExitCode {
         nothing_but_standard_descriptors_is_open,
         preserved_descriptors_are_open,
         descriptors_of_socket_activation_are_passed_on,
+        socket_activation_of_another_process_counts_for_nothing,
+        a_missing_descriptor_of_socket_activation_is_not_replaced,
+        a_manager_that_has_gone_does_not_keep_a_container_from_running,
         the_readiness_socket_is_passed_on,
         a_session_keyring_of_its_own,
         the_keyring_of_the_caller_with_no_new_keyring,
@@ -352,6 +355,83 @@ fn descriptors_of_socket_activation_are_passed_on(rt: &Runtime) {
     );
     through.args(["-c", &script, "sh"]).arg(direct.get_program()).args(direct.get_args());
     assert_eq!(run(through).ok().lines(), ["1 1 1", "one"]);
+}
+
+/// A command through a shell that opens or sets something first.
+fn through(direct: &std::process::Command, first: &str) -> std::process::Command {
+    let mut through = std::process::Command::new("bash");
+    through.args(["-c", &format!("{first}; exec \"$@\""), "sh"]);
+    through.arg(direct.get_program()).args(direct.get_args());
+    through
+}
+
+fn socket_activation_of_another_process_counts_for_nothing(rt: &Runtime) {
+    let bundle = rt.script("echo \"$LISTEN_FDS\"; cat <&3; ls /proc/self/fd | wc -l");
+    bundle.file("etc/one", "one\n", 0o644);
+    let open = format!("exec 3<{}", bundle.rootfs("etc/one").display());
+    let c = rt.container(&bundle);
+    let other = through(
+        &c.run_command(&["--preserve-fds", "1"]),
+        &format!("{open}; export LISTEN_FDS=2 LISTEN_PID=1"),
+    );
+    assert_eq!(run(other).ok().lines(), ["", "one", "5"]);
+    // A process that is added is not what is activated.
+    let sleeper = rt.sleeper();
+    let c = rt.container(&sleeper);
+    c.up();
+    let exec = c.exec_command(&[], &["sh", "-c", "echo \"$LISTEN_FDS\"; ls /proc/self/fd | wc -l"]);
+    let activated = through(&exec, &format!("{open}; export LISTEN_FDS=1 LISTEN_PID=$$"));
+    assert_eq!(run(activated).ok().lines(), ["", "4"]);
+}
+
+fn a_missing_descriptor_of_socket_activation_is_not_replaced(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    let c = rt.container(&rt.script("ls -l /proc/self/fd"));
+    let mut direct = rt.command(["--log", &rt.scratch("log").to_string_lossy()]);
+    direct.args(c.run_command(&[]).get_args().skip(2));
+    run(through(&direct, "export LISTEN_FDS=1 LISTEN_PID=$$")).fails_with("descriptor 3 is not open");
+    rt.assert_clean();
+    Ok(())
+}
+
+fn a_manager_that_has_gone_does_not_keep_a_container_from_running(rt: &Runtime) -> Checked {
+    let path = rt.scratch("gone");
+    drop(std::os::unix::net::UnixDatagram::bind(&path).expect("bind"));
+    // While it is created the manager only has a name.
+    let bundle = rt.script("exit 3");
+    let c = rt.container(&bundle);
+    let mut command = c.run_command(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    run(command).exits(3);
+    let c = rt.container(&bundle);
+    let mut create = c.create_command(&[]);
+    create.env("NOTIFY_SOCKET", &path);
+    c.detached(create).ok();
+    c.start().ok();
+    c.wait_for("stopped");
+    // It ends while the container runs.
+    if !host::has_program("python3") {
+        return skip("no python3 to send a datagram with");
+    }
+    fs::remove_file(&path).expect("removing the socket");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+    let bundle = rt.script("until test -e /go; do sleep 0.05; done; exit 4");
+    let c = rt.container(&bundle);
+    let mut command = c.run_command(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    let running = Running::start(command);
+    let runs = || c.call("state", &[]).stdout.contains("\"running\"");
+    assert!(coracle_integration::command::eventually(runs), "it does not run");
+    drop(manager);
+    let send = format!(
+        "import os, socket\nos.chroot('/proc/{}/root')\nsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\
+         .sendto(b'READY=1\\n', '/run/notify/notify.sock')",
+        c.pid()
+    );
+    run(coracle_integration::command::command("python3", &["-c", &send])).ok();
+    fs::write(bundle.rootfs("go"), "").expect("writing a file");
+    running.finish().exits(4);
+    Ok(())
 }
 
 fn the_readiness_socket_is_passed_on(rt: &Runtime) -> Checked {

@@ -277,7 +277,8 @@ fn spawn(
     options: &ExecOptions,
     settings: &Settings,
 ) -> Result<Spawned> {
-    let keep = kept_descriptors(options.preserve_fds)?;
+    // Socket activation is for the container's own process.
+    let keep = kept_descriptors(0, options.preserve_fds)?;
     let init_pid = container.state.init.map_or(0, |init| init.pid);
     let sub: Vec<SubCgroup> = options.cgroup.iter().map(|text| text.parse()).collect::<Result<_>>()?;
     let cgroup = container.cgroup()?.exec_target(init_pid, &sub)?;

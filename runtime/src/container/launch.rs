@@ -115,7 +115,7 @@ pub fn launch(
         &plan::Options {
             no_pivot: options.no_pivot,
             no_new_keyring: options.no_new_keyring,
-            keep: kept_descriptors(options.preserve_fds)?,
+            keep: kept_descriptors(listen_fds(), options.preserve_fds)?,
             listen_fds: listen_fds(),
             notify: notify_socket.is_some().then(|| store.path_of(id).join(NOTIFY)),
             gate: matches!(wish, Wish::Create | Wish::CreateHere),
@@ -254,10 +254,11 @@ pub fn listen_fds() -> u32 {
     }
 }
 
-/// How many descriptors, from 0 on, a program keeps. Each must be open: its number could else become a file of the
+/// How many descriptors, from 0 on, a program keeps: after the standard ones those of socket activation, and those that the
+/// caller asked for. Each must be open: its number could else become a file of the
 /// runtime's. What isn't kept is closed when anything is executed, hooks too.
-pub fn kept_descriptors(preserve: u32) -> Result<u32> {
-    let keep = 3_u32.checked_add(listen_fds()).and_then(|keep| keep.checked_add(preserve));
+pub fn kept_descriptors(sockets: u32, preserve: u32) -> Result<u32> {
+    let keep = 3_u32.checked_add(sockets).and_then(|keep| keep.checked_add(preserve));
     let closed = |number: &u32| i32::try_from(*number).is_ok_and(|number| !is_open(number));
     match keep.and_then(|keep| (3..keep).find(closed).map_or(Some(keep), |_| None)) {
         Some(keep) => {

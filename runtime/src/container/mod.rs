@@ -40,6 +40,7 @@ pub use features::Features;
 pub use host::user_runtime_dir;
 pub use identity::Identity;
 pub use kill::{kill, pids};
+pub use launch::listen_fds;
 pub use options::{
     CgroupsMode, CheckpointOptions, CreateOptions, EventsOptions, ExecOptions, ExecProcess, ExecUser,
     PageServer, RestoreOptions, RunOptions, Settings, Update,
