@@ -390,6 +390,7 @@ fn finish(
     let mut master = None;
     loop {
         match channel.receive()? {
+            Some(Frame::Times(lines)) => lines.lines().for_each(|line| log::debug!("{line}")),
             Some(Frame::Console(fd)) => {
                 // Before the program looks.
                 copy_size(fd.as_fd());

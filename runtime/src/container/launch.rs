@@ -519,6 +519,7 @@ fn serve(
             }
             Some(Frame::Sources) => sources.serve()?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
+            Some(Frame::Times(lines)) => lines.lines().for_each(|line| log::debug!("{line}")),
             Some(Frame::Console(fd)) => {
                 // Before the program looks.
                 copy_size(fd.as_fd());

@@ -34,6 +34,8 @@ pub enum Frame {
     MapIds(OwnedFd),
     /// Host side: the container's first process, cloned by another: its id, and its pidfd attached.
     Born(i32, OwnedFd),
+    /// Container side: how long each step took, a line for each.
+    Times(String),
     /// Container side: everything is made.
     Ready,
     /// Host side: go on.
@@ -69,6 +71,11 @@ impl Channel {
             Frame::Tree(tree) => self.send_bytes(b"T", Some(tree.as_fd())),
             Frame::MapIds(mount) => self.send_bytes(b"M", Some(mount.as_fd())),
             Frame::Born(pid, pidfd) => self.send_bytes(format!("B{pid}").as_bytes(), Some(pidfd.as_fd())),
+            Frame::Times(lines) => {
+                let mut bytes = format!("D{lines}").into_bytes();
+                bytes.truncate(LONGEST);
+                self.send_bytes(&bytes, None)
+            }
             Frame::Ready => self.send_bytes(b"R", None),
             Frame::Go => self.send_bytes(b"G", None),
             Frame::Listener(number) => self.send_bytes(format!("L{number}").as_bytes(), None),
@@ -108,6 +115,7 @@ impl Channel {
             (Some((b'T', _)), Some(tree)) => Ok(Some(Frame::Tree(tree))),
             (Some((b'M', _)), Some(mount)) => Ok(Some(Frame::MapIds(mount))),
             (Some((b'B', number)), Some(pidfd)) => Ok(Some(Frame::Born(parse_number(number)?, pidfd))),
+            (Some((b'D', lines)), _) => Ok(Some(Frame::Times(String::from_utf8_lossy(lines).into_owned()))),
             (Some((b'R', _)), _) => Ok(Some(Frame::Ready)),
             (Some((b'G', _)), _) => Ok(Some(Frame::Go)),
             (Some((b'C', _)), Some(master)) => Ok(Some(Frame::Console(master))),

@@ -37,7 +37,7 @@ pub fn let_go(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
 /// has it.
 pub fn load_filter(privileged: bool, inside: &Inside<'_>, made: &mut Made) -> Result<()> {
     let program = inside.seccomp.ok_or_else(|| missing("the seccomp filter"))?;
-    get_ready(inside, made)?;
+    get_ready(made)?;
     if privileged {
         credentials::raise_permitted()?;
     }
@@ -62,14 +62,11 @@ pub fn load_filter(privileged: bool, inside: &Inside<'_>, made: &mut Made) -> Re
 }
 
 /// What can be done for the program before a filter that may forbid it: after it only execve(2) is left.
-fn get_ready(inside: &Inside<'_>, made: &mut Made) -> Result<()> {
+fn get_ready(made: &mut Made) -> Result<()> {
     if std::mem::replace(&mut made.ready, true) {
         return Ok(());
     }
     sys::process::close_on_exec_from(3).doing(|| "close the runtime's descriptors")?;
-    if inside.trace {
-        report_times(&made.times);
-    }
     sys::signal::reset_for_exec().doing(|| "reset the signals")
 }
 
@@ -78,7 +75,7 @@ pub fn program_start(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
     let program = made.program.take().ok_or_else(|| missing("the program's path"))?;
     let args = CStringArray::new(inside.args.to_vec());
     let env = CStringArray::new(std::mem::take(&mut inside.env));
-    get_ready(inside, made)?;
+    get_ready(made)?;
     // Not before: the startContainer hooks, which may come after the filter, don't get them.
     for number in 3..inside.keep {
         sys::process::keep_on_exec(number as i32).doing(|| format!("keep descriptor {number}"))?;
@@ -93,13 +90,4 @@ pub fn program_start(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
         _ => Error::os(errno, format!("exec {shown}")),
     }
     .at("process.args[0]"))
-}
-
-/// `--debug`: where the time went, slowest first, to standard error, which is still the caller's.
-fn report_times(times: &[(String, u128)]) {
-    let mut times: Vec<_> = times.iter().collect();
-    times.sort_by_key(|(_, micros)| std::cmp::Reverse(*micros));
-    for (step, micros) in times {
-        eprintln!("{micros:>7} us  {step}");
-    }
 }

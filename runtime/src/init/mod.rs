@@ -324,6 +324,9 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
             Ok(())
         }
         Action::Ready => {
+            if inside.trace {
+                talk::tell(inside, &Frame::Times(slowest_first(&mut made.times)))?;
+            }
             talk::tell(inside, &Frame::Ready)?;
             talk::await_go(inside)
         }
@@ -333,6 +336,14 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::Execute { .. } => handover::program_start(inside, made),
     }
+}
+
+/// `--debug`: where the time went, in microseconds, for the host's log; what the container's standard error is for, its
+/// engine decides.
+fn slowest_first(times: &mut [(String, u128)]) -> String {
+    times.sort_by_key(|(_, micros)| std::cmp::Reverse(*micros));
+    let lines: Vec<String> = times.iter().map(|(step, micros)| format!("{micros:>7} us  {step}")).collect();
+    lines.join("\n")
 }
 
 fn missing(what: &str) -> Error {
