@@ -16,7 +16,7 @@ use super::process::{ended, hide_from_debuggers, kill_and_reap};
 use super::run::Begun;
 use super::stage;
 use super::state::{Container, Status};
-use super::store::{CONFIG_FILE, Store, write_pid_file};
+use super::store::{CONFIG_FILE, Store, remove_pid_file, write_pid_file};
 use super::terminal::copy_size;
 use crate::bundle::{Bundle, check_process, load_process, process_from_json};
 use crate::cgroup::SubCgroup;
@@ -417,6 +417,9 @@ fn finish(
     await_execution(channel, pidfd, interrupt.as_ref(), |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("running"))
+    })
+    .inspect_err(|_| {
+        options.pid_file.as_deref().map(remove_pid_file);
     })?;
     Ok((master, signals))
 }

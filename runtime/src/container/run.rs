@@ -9,7 +9,7 @@ use super::learn::{Lesson, Output};
 use super::listener::{await_execution, unasked};
 use super::options::{CreateOptions, RunOptions, Settings};
 use super::process::{self, ended};
-use super::store::Store;
+use super::store::{Store, remove_pid_file};
 use super::{delete, notify, start};
 use crate::error::{Error, Kind, Result};
 use crate::init::channel::Frame;
@@ -81,6 +81,9 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
         }
         let agent = launched.state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, launched.pid, &launched.state.for_hooks("created"))
+    })
+    .inspect_err(|_| {
+        options.create.pid_file.as_deref().map(remove_pid_file);
     })?;
     let (mut launched, ()) =
         or_destroy(launched, |launched| start::run_poststart(&launched.state, Some(&interrupt)))?;

@@ -261,8 +261,19 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let new = path.with_file_name(new);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(CWD, &new, flags, Mode::from_raw_mode(0o644)).doing(doing)?;
-    File::from(file).write_all(pid.to_string().as_bytes()).doing(doing)?;
-    renameat(CWD, &new, CWD, path).doing(doing)
+    let written = File::from(file)
+        .write_all(pid.to_string().as_bytes())
+        .doing(doing)
+        .and_then(|()| renameat(CWD, &new, CWD, path).doing(doing));
+    if written.is_err() {
+        let _ = unlinkat(CWD, &new, AtFlags::empty());
+    }
+    written
+}
+
+/// Takes back the pid file of a process that came to nothing: its number becomes another process's.
+pub fn remove_pid_file(path: &Path) {
+    let _ = unlinkat(CWD, path, AtFlags::empty());
 }
 
 #[cfg(test)]
