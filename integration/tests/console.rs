@@ -260,7 +260,8 @@ fn a_pidfd_socket_gets_the_process(rt: &Runtime) -> Checked {
     let socket = DescriptorSocket::new(rt.scratch("pidfd"));
     let c = rt.container(&bundle);
     let create = Running::start(c.create_command(&["--pidfd-socket", socket.path()]));
-    let (pidfd, _) = socket.receive();
+    let (pidfd, said) = socket.receive();
+    assert_eq!(said, "standard");
     create.finish().ok();
     c.start().ok();
     rustix::process::pidfd_send_signal(pidfd.as_fd(), Signal::KILL).expect("it is a pidfd");
@@ -277,7 +278,8 @@ fn an_exec_pidfd_socket_gets_the_process(rt: &Runtime) -> Checked {
     let running = Running::start(
         c.exec_command(&["--pidfd-socket", socket.path()], &["sh", "-c", "echo ready; exec sleep 1019"]),
     );
-    let (pidfd, _) = socket.receive();
+    let (pidfd, said) = socket.receive();
+    assert_eq!(said, "setns");
     running.wait_for_output("ready");
     rustix::process::pidfd_send_signal(pidfd.as_fd(), Signal::KILL).expect("it is a pidfd");
     running.finish().exits(137);

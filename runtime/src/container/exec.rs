@@ -403,7 +403,8 @@ fn finish(
         }
     }
     if let Some(socket) = pidfd_socket {
-        send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
+        // The word is runc's for a process that is added.
+        send_with_descriptor(socket.as_fd(), b"setns", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;

@@ -456,7 +456,8 @@ fn build(
     let master = serve(&host_end, &made.state, hooks, &mut made.hooks, pidfd, sources, interrupt)?;
     state.commit()?;
     if let Some(socket) = pidfd_socket {
-        send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
+        // The word is runc's for a container's first process.
+        send_with_descriptor(socket.as_fd(), b"standard", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;

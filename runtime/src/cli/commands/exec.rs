@@ -114,8 +114,7 @@ impl Subcommand for Exec {
                 cwd: text(self.cwd),
                 env: self.env,
                 tty: self.tty,
-                user: self
-                    .user
+                user: text(self.user)
                     .as_deref()
                     .map(user::parse)
                     .transpose()

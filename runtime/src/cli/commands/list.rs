@@ -47,7 +47,7 @@ impl Subcommand for List {
         let text = match self.format {
             _ if self.quiet => views.iter().flat_map(|view| [view.id.as_str(), "\n"]).collect(),
             Format::Table => table(&views),
-            Format::Json => output::json_line(&views.iter().map(state::Document::of).collect::<Vec<_>>())?,
+            Format::Json => output::json_list(views.iter().map(state::Document::of).collect())?,
         };
         output::print(&text)?;
         Ok(0)

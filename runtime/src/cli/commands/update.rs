@@ -75,6 +75,14 @@ pub(crate) struct Update {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory_swap: Option<i64>,
 
+    /// Without effect: kernels have no such limit any more
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory: Option<String>,
+
+    /// Without effect: kernels have no such limit any more
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory_tcp: Option<String>,
+
     /// The highest number of processes; -1 for no limit
     #[arg(long, value_name = "N")]
     pids_limit: Option<i64>,
@@ -99,6 +107,9 @@ impl Subcommand for Update {
     const ARGUMENTS: Arguments = Arguments::Exactly(1);
 
     fn run(self, context: &Context) -> Result<i32> {
+        if text(self.kernel_memory.clone()).or_else(|| text(self.kernel_memory_tcp.clone())).is_some() {
+            log::warn!("Kernel memory settings are ignored and will be removed");
+        }
         let resources = match &self.resources {
             Some(path) => read(path)?,
             None => self.given(),
