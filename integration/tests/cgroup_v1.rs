@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coracle_integration::bundle::grant;
+use coracle_integration::bundle::{self, grant};
 use coracle_integration::{Checked, Container, Runtime, host, skip, tests};
 use serde_json::{Value, json};
 
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         delete_removes_every_cgroup,
         pause_freezes_the_cgroup,
         processes_of_exec_are_limited_too,
+        kill_ends_every_process_where_there_is_no_pid_namespace,
         two_containers_below_one_parent_do_not_disturb_each_other,
     ])
 }
@@ -432,4 +433,16 @@ fn two_containers_below_one_parent_do_not_disturb_each_other(rt: &Runtime) -> Ch
     assert_eq!(two.status(), "running");
     assert!(host::v1_hierarchy("pids").is_some_and(|pids| pids.join(&own).join(&two.id).is_dir()));
     Ok(())
+}
+
+/// The signal to all ends the first process as well, and it may be gone before it gets one of its own.
+fn kill_ends_every_process_where_there_is_no_pid_namespace(rt: &Runtime) {
+    for _ in 0..5 {
+        let bundle =
+            rt.script("sleep 1040 & exec sleep 1041").edit(|config| bundle::without_namespace(config, "pid"));
+        let c = rt.container(&bundle);
+        c.up();
+        c.kill("KILL").ok();
+        c.wait_for("stopped");
+    }
 }
