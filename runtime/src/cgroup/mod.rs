@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::{DeviceRule, default_rules};
 pub use events::{Event, Events, OomWatch, Watch};
-pub use exec::{ExecTarget, SubCgroup};
+pub use exec::{CgroupHandle, ExecTarget, SubCgroup};
 pub use layout::{Layout, LayoutKind};
 pub use plan::{ManagerChoice, Place, Plan, Request, Write, plan};
 pub use stats::Stats;

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::foreground::{self, Signals};
@@ -19,7 +20,7 @@ use super::stage;
 use super::state::{Container, Status};
 use super::store::{CONFIG_FILE, Store, write_pid_file};
 use crate::bundle::{Bundle, check_process, load_process, process_from_json};
-use crate::cgroup::SubCgroup;
+use crate::cgroup::{CgroupHandle, SubCgroup};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
@@ -215,7 +216,7 @@ fn take_absent(process: &mut Process, own: &Process) {
 }
 
 /// The configuration as it was when the container was created.
-fn own_bundle(container: &Container) -> Result<Bundle> {
+pub(super) fn own_bundle(container: &Container) -> Result<Bundle> {
     let text = container.home.read(CONFIG_FILE)?.ok_or_else(|| {
         Error::new(Kind::System, format!("{} is missing", container.home.path().join(CONFIG_FILE).display()))
     })?;
@@ -288,7 +289,8 @@ fn spawn(
     let keep = kept_descriptors(options.preserve_fds)?;
     let init_pid = container.state.init.map_or(0, |init| init.pid);
     let sub: Vec<SubCgroup> = options.cgroup.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-    let cgroup = container.cgroup()?.exec_target(init_pid, &sub)?;
+    let cgroups = container.cgroup()?;
+    let cgroup = cgroups.exec_target(init_pid, &sub)?;
     let proc = procfs::open_host()?;
     let container_root = if container.state.namespaces & libc::CLONE_NEWNS as u64 == 0 {
         Some(init::open_directory(Path::new(&format!("/proc/{init_pid}/root")))?)
@@ -317,22 +319,37 @@ fn spawn(
         rustix::thread::move_into_thread_name_spaces(init_pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
             .doing(|| "enter the container's pid namespace")?;
     }
-    let clone = Clone3 { into_cgroup: cgroup.clone_into.as_ref().map(AsFd::as_fd), ..Clone3::default() };
-    let forked = if staged {
+    let spawn = |into: Option<&CgroupHandle>| {
+        let clone = Clone3 { into_cgroup: into.map(AsFd::as_fd), ..Clone3::default() };
+        if !staged {
+            return clone.spawn().doing(|| "make the process");
+        }
         let all = ThreadNameSpaceType::from_bits_retain(
             (container.state.namespaces & !plan::exec::LATE_WITH_USER) as u32,
         );
         let entered = if joins_user { all } else { ThreadNameSpaceType::PROCESS_ID };
         let entry = stage::Entry::Container(init_pidfd.as_fd(), entered);
         stage::spawn(&entry, &plan.outside, &proc, &clone)
-    } else {
-        clone.spawn().doing(|| "make the process")
+    };
+    let forked = match spawn(cgroup.clone_into.as_ref()) {
+        // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
+        Err(error)
+            if sub.is_empty()
+                && matches!(
+                    error.errno(),
+                    Some(Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV | Errno::NOENT)
+                ) =>
+        {
+            match cgroups.of_init(init_pid)? {
+                Some(of_init) => spawn(Some(&of_init)),
+                None => Err(error),
+            }
+        }
+        spawned => spawned,
     }
     .map_err(|error| match error.errno() {
-        Some(rustix::io::Errno::AGAIN) => {
-            error.hint("a limit of processes is reached: pids.max of the cgroup")
-        }
-        Some(rustix::io::Errno::NOMEM) => {
+        Some(Errno::AGAIN) => error.hint("a limit of processes is reached: pids.max of the cgroup"),
+        Some(Errno::NOMEM) => {
             error.hint("the container's first process has ended meanwhile, or memory is short")
         }
         _ => error,
