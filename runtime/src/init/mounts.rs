@@ -49,7 +49,12 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             };
             bind(tree, make, mount, root)?
         }
-        What::CgroupV2 { path } => bind(clone_cgroup(path)?, Make::Directory, mount, root)?,
+        What::CgroupV2 { new, path } => match make_filesystem(mount, new, root, supplies, channel) {
+            Err(error) if matches!(error.errno(), Some(Errno::PERM | Errno::BUSY)) => {
+                bind(clone_cgroup(path)?, Make::Directory, mount, root)?
+            }
+            made => made?,
+        },
         What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;

@@ -293,19 +293,18 @@ fn cgroup(options: &MountOptions, context: &Context<'_>) -> (What, Attributes) {
             Attributes::default(),
         );
     }
+    let new = NewFilesystem {
+        fstype: "cgroup2".to_owned(),
+        source: "cgroup".to_owned(),
+        options: split_data(&options.data),
+        attributes,
+    };
     match &context.cgroup_v2_bind {
         Some(path) => {
-            (What::CgroupV2 { path: path.clone() }, Attributes { set: attributes, ..Attributes::default() })
+            let what = What::CgroupV2 { new, path: path.clone() };
+            (what, Attributes { set: attributes, ..Attributes::default() })
         }
-        None => {
-            let new = NewFilesystem {
-                fstype: "cgroup2".to_owned(),
-                source: "cgroup".to_owned(),
-                options: split_data(&options.data),
-                attributes,
-            };
-            (What::New(new), Attributes::default())
-        }
+        None => (What::New(new), Attributes::default()),
     }
 }
 
