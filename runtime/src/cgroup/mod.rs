@@ -9,6 +9,7 @@
 //! `config.json`. Answers to the runtime-spec's "Control groups" and to cgroups(7).
 
 mod apply;
+mod completed;
 mod create;
 pub mod details;
 pub mod devices;
@@ -24,6 +25,7 @@ mod path;
 mod plan;
 mod procs;
 mod remove;
+mod snapshot;
 pub mod stats;
 mod stats_v1;
 mod stats_v2;

@@ -266,6 +266,7 @@ fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<Pat
         rootfs: bundle.rootfs.clone(),
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         cgroup: plan.cgroup.record(),
+        devices: None,
         intel_rdt: None,
         namespaces: plan.namespaces.clone | joined | pids | cgroups | time,
         own_pids: plan.namespaces.own_pids,

@@ -33,7 +33,6 @@ mod update;
 mod user;
 mod view;
 
-pub use crate::bundle::resources_from_json;
 pub use delete::delete;
 pub use events::{Event, events};
 pub use exec::{exec, exec_here};
@@ -50,7 +49,7 @@ pub use plan::{PlanView, plan};
 pub use run::{Begun, create, create_here, run};
 pub use start::start;
 pub use store::Store;
-pub use update::update;
+pub use update::{resources_from_json, update};
 pub use user::id_map_namespace;
 pub use view::{ContainerView, list, state};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, LinuxDeviceCgroup};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Its cgroup.
     pub cgroup: cgroup::Record,
+    /// The device rules of the last `update` that changed them; until then those of the configuration hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<LinuxDeviceCgroup>>,
     /// `CLONE_NEW*` of the namespaces that aren't the runtime's.
     pub namespaces: u64,
     /// Its class of service of Intel RDT.
