@@ -31,11 +31,13 @@ CARGO := cargo
 # One target directory for the workspace and for the packages that stand beside it.
 BESIDE = $(shell grep -ls '^\[workspace\]' integration/Cargo.toml integration/*/Cargo.toml)
 
+HAS_LIBSECCOMP = echo '\#include <seccomp.h>' | cc -E -x c - >/dev/null 2>&1
+
 # The parts of `make test`, in their order.
 TEST_PARTS := unit integration guest
 
-.PHONY: help build man demo test test-unit test-integration test-guest lint format bench bench-guest bench-seccomp install uninstall clean \
-	needs-build needs-test
+.PHONY: help build man demo test test-unit test-integration test-guest test-shim-long lint format bench bench-guest bench-seccomp install uninstall clean \
+	needs-build needs-libseccomp needs-test
 
 help: ## List the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -79,12 +81,17 @@ test: ## Install what tests need, then run all tests (root); the last line says 
 			exit bad \
 		}' target/test.log
 
-test-unit: needs-build ## Run the unit tests only
+test-unit: needs-build needs-libseccomp ## Run the unit tests only
 	@status=0; \
 	$(CARGO) test --locked --no-fail-fast --workspace --exclude coracle-integration || status=1; \
 	for manifest in $(filter-out integration/Cargo.toml,$(BESIDE)); do \
 		$(CARGO) test --locked --no-fail-fast --target-dir $(TARGET_DIR) --manifest-path $$manifest || status=1; \
 	done; \
+	if $(HAS_LIBSECCOMP); then \
+		(cd seccomp/differential && $(CARGO) test --locked --no-fail-fast --target-dir $(TARGET_DIR)) || status=1; \
+	else \
+		echo 'the comparison with libseccomp: skipped: libseccomp-dev is not installed'; \
+	fi; \
 	exit $$status
 
 test-integration: needs-test build ## Run the behaviour tests only, against the release binary (root)
@@ -94,12 +101,20 @@ test-integration: needs-test build ## Run the behaviour tests only, against the 
 test-guest: build ## Run the tests in a guest machine only (systemd, pure cgroup v2); builds it the first time (root)
 	@integration/guest/tests/run-tests
 
+test-shim-long: needs-test build ## Run the shim's tests with all of containerd's own shims beside it, and 10,000 execs (root)
+	@CORACLE_YARDSTICK=all CORACLE_EXEC_CYCLES=$${CORACLE_EXEC_CYCLES:-10000} \
+		CORACLE_BIN=$${CORACLE_BIN:-$(BINARY)} $(CARGO) test --locked --no-fail-fast --target-dir $(TARGET_DIR) \
+		--manifest-path integration/Cargo.toml -p coracle-integration --test shim --test shim_faults
+
 lint: ## Check formatting, and run clippy with warnings as errors
 	@for manifest in Cargo.toml $(BESIDE); do \
 		$(CARGO) fmt --manifest-path $$manifest --all --check; \
 		$(CARGO) clippy --locked --target-dir $(TARGET_DIR) --manifest-path $$manifest --workspace --all-targets \
 			-- -D warnings; \
 	done
+	@# Only checked: the library of the fuzzer is C++, and needed to link alone.
+	@CUSTOM_LIBFUZZER_PATH=/libfuzzer.a $(CARGO) check --locked --target-dir $(TARGET_DIR) \
+		--manifest-path seccomp/fuzz/Cargo.toml
 
 format: ## Format the code
 	@for manifest in Cargo.toml $(BESIDE); do $(CARGO) fmt --manifest-path $$manifest --all; done
@@ -125,8 +140,8 @@ bench-shim: build ## Measure the shim against containerd's own (root); SHIM_BENC
 		-p coracle-bench --bin coracle-bench-shim
 	@CORACLE_BIN=$(BINARY) CORACLE_SHIM_BIN=$(SHIM) $(RELEASE)/coracle-bench-shim $(SHIM_BENCH_FLAGS)
 
-bench-seccomp: needs-build ## Measure the seccomp compiler and its programs against libseccomp (libseccomp-dev)
-	@if echo '#include <seccomp.h>' | cc -E -x c - >/dev/null 2>&1; then \
+bench-seccomp: needs-build needs-libseccomp ## Measure the seccomp compiler and its programs against libseccomp
+	@if $(HAS_LIBSECCOMP); then \
 		cd seccomp/differential && $(CARGO) run -q --release --locked --target-dir $(TARGET_DIR) \
 			--bin bench; \
 	else \
@@ -185,6 +200,14 @@ needs-build:
 		command -v apt-get >/dev/null || { echo 'a C linker and libc.a are missing: install them first' >&2; exit 1; }; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		install="apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends gcc libc6-dev"; \
+		$$install >/dev/null 2>&1 || { apt-get -q update && $$install; } >&2; \
+	fi
+
+# What the seccomp compiler is held against. Without root its users skip themselves.
+needs-libseccomp:
+	@if ! $(HAS_LIBSECCOMP) && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		install="apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends libseccomp-dev"; \
 		$$install >/dev/null 2>&1 || { apt-get -q update && $$install; } >&2; \
 	fi
 

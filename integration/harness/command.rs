@@ -133,7 +133,8 @@ impl Running {
     fn spawn(mut command: Command, stdout: File, stderr: File) -> Self {
         let line = show(&command);
         place::hold_if_stopping();
-        let child = command.spawn().unwrap_or_else(|error| panic!("could not start {line}: {error}"));
+        let child = place::with_no_signal_blocked(|| command.spawn());
+        let child = child.unwrap_or_else(|error| panic!("could not start {line}: {error}"));
         Self { command: line, child, stdout, stderr, ended: false }
     }
 
@@ -230,6 +231,14 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(program: S, arguments: &[&str]) -> Com
     let mut command = Command::new(program);
     command.args(arguments);
     command
+}
+
+/// A command with a shell around it, whose `script` executes it as `"$@"`: with other limits, or other descriptors.
+pub fn in_shell(script: &str, inner: &Command) -> Command {
+    let mut shell = command("sh", &["-c", script, "sh"]);
+    shell.arg(inner.get_program()).args(inner.get_args());
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
 }
 
 /// Asks again and again until the answer is yes; false when it never was within the general limit.

@@ -36,6 +36,11 @@ impl DescriptorSocket {
         self.path.to_str().expect("scratch paths are ASCII")
     }
 
+    /// Whether somebody has connected already, and wasn't taken yet.
+    pub fn is_called(&self) -> bool {
+        readable(&self.listener, Duration::ZERO)
+    }
+
     /// Takes the next connection and the one descriptor that comes over it, with the message's text.
     #[track_caller]
     pub fn receive(&self) -> (OwnedFd, String) {

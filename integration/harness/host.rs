@@ -148,13 +148,11 @@ pub fn pids() -> Vec<i32> {
 /// Where what the tests fetch and build is kept, as `integration/cache.bash` has it.
 pub fn cache_home() -> PathBuf {
     let set = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
-    set.map(PathBuf::from).unwrap_or_else(|| {
-        if rustix::process::getuid().is_root() {
-            PathBuf::from("/var/cache")
-        } else {
-            std::env::home_dir().unwrap_or_default().join(".cache")
-        }
-    })
+    match set {
+        Some(path) => path.into(),
+        None if rustix::process::getuid().is_root() => "/var/cache".into(),
+        None => std::env::home_dir().unwrap_or_default().join(".cache"),
+    }
 }
 
 /// True when a program is found through PATH or in the places of administrators' programs.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::{host, leftovers};
 
@@ -73,8 +73,16 @@ pub fn hold_if_stopping() {
     }
 }
 
+/// Starts something with no signal blocked, as a shell does: a command inherits the mask of the thread that starts it.
+pub fn with_no_signal_blocked<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK).expect("unblocking signals");
+    let started = start();
+    before.thread_set_mask().expect("blocking signals again");
+    started
+}
+
 /// Cleans up when the test program is interrupted or terminated, and ends it. Blocks the signals in this thread and
-/// those that it makes later; commands start with no signal blocked all the same, by the standard library's care.
+/// those that it makes later; commands start with no signal blocked all the same: [`with_no_signal_blocked`].
 pub fn clean_up_on_signals() {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

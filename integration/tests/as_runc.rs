@@ -11,6 +11,12 @@ use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     coracle_integration::run_tests(tests![
+        an_empty_signal_or_user_is_none,
+        an_empty_list_is_null,
+        limits_of_kernel_memory_are_passed_over,
+        a_pid_file_that_cannot_be_written_leaves_nothing,
+        a_process_that_comes_to_nothing_leaves_no_pid_file,
+        the_log_of_debug_is_not_the_containers_output,
         new_lines_of_a_terminal_come_out_as_written,
         create_container_hooks_run_in_the_rootfs,
         start_container_hooks_have_the_programs_environment,
@@ -271,4 +277,73 @@ fn what_the_caller_ignores_is_not_ignored_inside(rt: &Runtime) {
     let line = format!("trap '' HUP INT QUIT TERM; exec {call}");
     let seen = run(command("sh", &["-c", &line])).ok().stdout;
     assert_eq!(field(&seen, "SigIgn"), "0000000000000000");
+}
+
+fn an_empty_signal_or_user_is_none(rt: &Runtime) {
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    assert_eq!(c.exec_with(&["--user", ""], &["id", "-u"]).ok().out(), "0");
+    c.kill("").ok();
+    c.wait_for("stopped");
+}
+
+fn an_empty_list_is_null(rt: &Runtime) {
+    fs::create_dir_all(rt.root()).expect("making a directory");
+    assert_eq!(rt.call(&["list", "--format", "json"]).ok().out(), "null");
+    let bundle = rt.bundle(&["true"]);
+    let c = rt.container(&bundle);
+    c.up();
+    c.wait_for("stopped");
+    assert_eq!(c.call("ps", &["--format", "json"]).ok().out(), "null");
+}
+
+fn limits_of_kernel_memory_are_passed_over(rt: &Runtime) {
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    let said = c.call("update", &["--kernel-memory", "50M", "--kernel-memory-tcp", "50M"]).ok();
+    assert!(said.stderr.contains("Kernel memory settings are ignored"), "{said}");
+}
+
+/// The names in a directory.
+fn names(directory: &std::path::Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(directory).expect("reading a directory");
+    entries.map(|entry| entry.expect("reading a directory").file_name()).collect()
+}
+
+fn a_pid_file_that_cannot_be_written_leaves_nothing(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc leaves it")?;
+    let place = rt.scratch("place");
+    fs::create_dir_all(place.join("pid")).expect("making a directory");
+    let bundle = rt.sleeper();
+    rt.container(&bundle).create_with(&["--pid-file", &place.join("pid").to_string_lossy()]).fails();
+    assert_eq!(names(&place), ["pid"]);
+    rt.assert_clean();
+    Ok(())
+}
+
+fn a_process_that_comes_to_nothing_leaves_no_pid_file(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc leaves it")?;
+    let bundle = rt.sleeper();
+    bundle.file("bin/broken", "neither a program nor a script", 0o755);
+    let place = rt.scratch("place");
+    fs::create_dir(&place).expect("making a directory");
+    let c = rt.container(&bundle);
+    c.up();
+    c.exec_with(&["--pid-file", &place.join("pid").to_string_lossy()], &["/bin/broken"]).fails();
+    assert!(names(&place).is_empty(), "{:?}", names(&place));
+    Ok(())
+}
+
+fn the_log_of_debug_is_not_the_containers_output(rt: &Runtime) {
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    let log = rt.scratch("debug.log");
+    let mut create = rt.command(["--debug", "--log", &log.to_string_lossy()]);
+    create.args(c.create_command(&[]).get_args().skip(2));
+    c.detached(create).ok();
+    c.start().ok();
+    assert_eq!(c.output(), "");
+    assert!(fs::read_to_string(&log).expect("the log").contains("level=debug"));
 }

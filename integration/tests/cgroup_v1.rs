@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coracle_integration::bundle::grant;
+use coracle_integration::bundle::{self, grant};
+use coracle_integration::command::{in_shell, run};
 use coracle_integration::{Checked, Container, Runtime, host, skip, tests};
 use serde_json::{Value, json};
 
@@ -36,9 +37,11 @@ fn main() -> ExitCode {
         an_empty_resources_object_is_fine,
         an_existing_cgroup_is_used,
         nested_cgroups_of_the_container_are_removed,
+        more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle,
         delete_removes_every_cgroup,
         pause_freezes_the_cgroup,
         processes_of_exec_are_limited_too,
+        kill_ends_every_process_where_there_is_no_pid_namespace,
         two_containers_below_one_parent_do_not_disturb_each_other,
     ])
 }
@@ -395,6 +398,27 @@ fn nested_cgroups_of_the_container_are_removed(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle(rt: &Runtime) -> Checked {
+    have("pids")?;
+    rt.coracle_only("runc finds a cgroup's processes by paths")?;
+    let bundle = rt.script("for n in $(seq 150); do sleep 1023 & done; echo made; wait");
+    let c = rt.container(&bundle);
+    c.up();
+    c.wait_for_output("made");
+    let mut deepest = directory(&c, "pids");
+    for _ in 0..150 {
+        deepest.push("n");
+        fs::create_dir(&deepest).expect("making a cgroup");
+    }
+    fs::write(deepest.join("cgroup.procs"), c.pid().to_string()).expect("moving a process");
+    let call = |arguments: [&str; 4]| run(in_shell("ulimit -n 100; exec \"$@\"", &rt.command(arguments)));
+    let listed = call(["ps", "--format", "json", &c.id]).ok();
+    assert!(listed.out().split(',').count() > 150, "{listed}");
+    call(["--debug", "delete", "--force", &c.id]).ok();
+    rt.assert_clean();
+    Ok(())
+}
+
 fn delete_removes_every_cgroup(rt: &Runtime) -> Checked {
     have("pids")?;
     let c = up(rt, &json!({}));
@@ -432,4 +456,16 @@ fn two_containers_below_one_parent_do_not_disturb_each_other(rt: &Runtime) -> Ch
     assert_eq!(two.status(), "running");
     assert!(host::v1_hierarchy("pids").is_some_and(|pids| pids.join(&own).join(&two.id).is_dir()));
     Ok(())
+}
+
+/// The signal to all ends the first process as well, and it may be gone before it gets one of its own.
+fn kill_ends_every_process_where_there_is_no_pid_namespace(rt: &Runtime) {
+    for _ in 0..5 {
+        let bundle =
+            rt.script("sleep 1040 & exec sleep 1041").edit(|config| bundle::without_namespace(config, "pid"));
+        let c = rt.container(&bundle);
+        c.up();
+        c.kill("KILL").ok();
+        c.wait_for("stopped");
+    }
 }

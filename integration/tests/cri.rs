@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         options_of_the_runtime_class_arrive,
         what_the_installer_writes_is_understood,
         the_installer_leaves_alone_what_is_not_its_own,
+        the_installer_finds_out_who_manages_cgroups_and_keeps_options,
     ];
     if let Err(error) = enter_network() {
         eprintln!("the tests cannot run: {error}");
@@ -432,9 +433,38 @@ fn what_the_installer_writes_is_understood(bench: &Bench) {
         let dump =
             run(command(bench.engine.program("containerd"), &["--config", &file, "config", "dump"])).ok();
         assert!(dump.stdout.contains("io.containerd.coracle.v2"), "{dump}");
+        assert!(dump.stdout.contains("/etc/containerd/coracle.toml"), "{dump}");
         assert_eq!(run(command(&install, &["--uninstall", &host])).ok().out(), "changed");
         assert_eq!(fs::read_to_string(&file).expect("the configuration"), before.unwrap_or("version = 2\n"));
         assert!(!scratch.path().join("host/usr/local/bin/coracle").exists());
+        assert!(!scratch.path().join("host/etc/containerd/coracle.toml").exists());
+    }
+}
+
+fn the_installer_finds_out_who_manages_cgroups_and_keeps_options(_: &Bench) {
+    let runc = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n";
+    let systemd = format!("version = 2\n{runc}  SystemdCgroup = true\n");
+    let other = "[plugins.x.containerd.runtimes.other.options]\n  SystemdCgroup = true\n";
+    let found = [(systemd, "true"), (format!("version = 2\n{runc}{other}"), "false")];
+    for (configuration, manages) in found {
+        let (scratch, install) = node(Some(&configuration));
+        let host = scratch.path().join("host");
+        let (options, host) = (host.join("etc/containerd/coracle.toml"), host.display().to_string());
+        let read = || fs::read_to_string(&options).expect("the options");
+        let install = |value: &str| {
+            let mut command = command(&install, &[&host]);
+            command.env("SYSTEMD_CGROUP", value);
+            run(command)
+        };
+        assert_eq!(install("").ok().out(), "changed");
+        assert_eq!(read(), format!("SystemdCgroup = {manages}\n"));
+        let edited = "NoPivotRoot = true\nSystemdCgroup = true\n";
+        fs::write(&options, edited).expect("writing options");
+        assert_eq!(install("").ok().out(), "unchanged");
+        assert_eq!(read(), edited);
+        assert_eq!(install("false").ok().out(), "unchanged", "shims read the options, not containerd");
+        assert_eq!(read(), "NoPivotRoot = true\nSystemdCgroup = false\n");
+        install("yes").fails_with("true or false");
     }
 }
 

@@ -44,6 +44,9 @@ fn main() -> ExitCode {
         exec_in_a_created_container,
         exec_flags_after_the_id_are_the_commands,
         exec_umask_is_the_containers,
+        exec_of_a_file_has_the_containers_umask,
+        exec_stays_in_the_callers_keyring_as_its_container_does,
+        exec_without_final_cpus_stays_where_it_began,
         exec_sees_no_process_of_the_runtime,
     ])
 }
@@ -396,6 +399,48 @@ fn exec_umask_is_the_containers(rt: &Runtime) -> Checked {
     rt.coracle_only("runc does so since 1.2")?;
     let c = up_with(rt, |config| config["process"]["user"]["umask"] = json!(0o027));
     assert_eq!(c.exec(&["sh", "-c", "umask"]).ok().out(), "0027");
+    Ok(())
+}
+
+fn exec_of_a_file_has_the_containers_umask(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does so since 1.2")?;
+    let c = up_with(rt, |config| config["process"]["user"]["umask"] = json!(0o027));
+    let of_file = |user: Value| {
+        let process =
+            json!({ "cwd": "/", "args": ["sh", "-c", "umask"], "env": ["PATH=/bin"], "user": user });
+        let file = rt.scratch("process");
+        fs::write(&file, process.to_string()).expect("writing the process file");
+        c.exec_with(&["--process", &file.to_string_lossy()], &[]).ok().out().to_owned()
+    };
+    assert_eq!(of_file(json!({ "uid": 0, "gid": 0 })), "0027");
+    assert_eq!(of_file(json!({ "uid": 0, "gid": 0, "umask": 0o077 })), "0077");
+    Ok(())
+}
+
+fn exec_stays_in_the_callers_keyring_as_its_container_does(rt: &Runtime) -> Checked {
+    if !fs::exists("/proc/keys").unwrap_or(false) {
+        return skip("this kernel has no keys");
+    }
+    for (options, own) in [(&["--no-new-keyring"][..], false), (&[], true)] {
+        let bundle = rt.sleeper().edit(|config| config["linux"]["maskedPaths"] = json!([]));
+        let c = rt.container(&bundle);
+        c.create_with(options).ok();
+        c.start().ok();
+        let keys = c.exec(&["cat", "/proc/keys"]).ok();
+        let name = format!("_ses.{}", c.id);
+        let keyring = keys.lines().into_iter().find(|line| line.contains(&name)).map(str::to_owned);
+        assert_eq!(keyring.is_some(), own, "{keys}");
+        // All for who possesses it; for its user also view, read, search and link.
+        assert!(keyring.is_none_or(|line| line.contains(" 3f1b0000 ")), "{keys}");
+    }
+    Ok(())
+}
+
+fn exec_without_final_cpus_stays_where_it_began(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc has process.execCPUAffinity since 1.3")?;
+    let c = up_with(rt, |config| config["process"]["execCPUAffinity"] = json!({ "initial": "1" }));
+    let cpus = ["grep", "Cpus_allowed_list", "/proc/self/status"];
+    assert_eq!(c.exec(&cpus).ok().out(), "Cpus_allowed_list:\t1");
     Ok(())
 }
 

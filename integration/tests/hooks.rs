@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::ExitCode;
 
-use coracle_integration::command::{command, eventually, run};
+use coracle_integration::bundle::push;
+use coracle_integration::command::{command, eventually, in_shell, run};
 use coracle_integration::{Bundle, Checked, Container, Runtime, host, tests};
 use serde_json::{Value, json};
 
@@ -29,8 +30,13 @@ fn main() -> ExitCode {
         a_relative_hook_path_is_an_error,
         a_hook_out_of_time_is_killed,
         a_hook_in_time_is_not_killed,
+        the_longest_timeout_is_none,
         the_message_has_what_the_hook_wrote,
         hooks_get_no_descriptors,
+        hooks_get_no_descriptors_of_the_caller,
+        the_end_of_a_long_output_is_shown,
+        hooks_have_no_signal_blocked_or_ignored,
+        hooks_without_an_environment_have_the_one_of_their_side,
         a_hook_may_leave_its_input_unread,
     ])
 }
@@ -266,8 +272,11 @@ fn a_failing_create_container_hook_stops_create(rt: &Runtime) {
 }
 
 fn a_failing_start_container_hook_stops_start(rt: &Runtime) {
-    let bundle =
-        rt.script("echo ran > /ran").edit(|config| set(config, "startContainer", json!([hook("exit 3")])));
+    let stopped = rt.scratch("stopped");
+    let bundle = rt.script("echo ran > /ran").edit(|config| {
+        set(config, "startContainer", json!([hook("exit 3")]));
+        set(config, "poststop", json!([hook(&format!("echo ran > {}", stopped.display()))]));
+    });
     let c = rt.container(&bundle);
     c.create().ok();
     // runc's start has gone by then, so only the end is the same for all.
@@ -275,6 +284,8 @@ fn a_failing_start_container_hook_stops_start(rt: &Runtime) {
     if rt.kind() == coracle_integration::Kind::Coracle {
         let start = start.fails();
         assert!(start.stderr.contains("startContainer"), "{start}");
+        c.call("state", &[]).fails_with("does not exist");
+        assert!(stopped.exists(), "poststop hooks are part of what follows");
     }
     // The spec destroys the container then; runc leaves it stopped. Either way it is over.
     let over = || {
@@ -372,11 +383,82 @@ fn a_hook_in_time_is_not_killed(rt: &Runtime) {
     assert!(file.exists());
 }
 
+fn the_longest_timeout_is_none(rt: &Runtime) -> Checked {
+    rt.coracle_only("it overflows what Go counts in")?;
+    let bundle = rt.bundle(&["true"]).edit(|config| {
+        for point in POINTS {
+            let mut patient = hook("true");
+            patient["timeout"] = json!(i64::MAX);
+            set(config, point, json!([patient]));
+        }
+    });
+    rt.container(&bundle).run().ok();
+    rt.assert_clean();
+    Ok(())
+}
+
 fn the_message_has_what_the_hook_wrote(rt: &Runtime) {
     let bundle = rt
         .bundle(&["true"])
         .edit(|config| set(config, "createRuntime", json!([hook("echo no coffee left >&2; exit 1")])));
     rt.container(&bundle).run().exits(1).fails_with("no coffee left");
+}
+
+fn the_end_of_a_long_output_is_shown(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc shows all of it")?;
+    let script = "yes progress | head -n 100000; echo the reason >&2; exit 1";
+    let bundle = rt.bundle(&["true"]).edit(|config| set(config, "createRuntime", json!([hook(script)])));
+    let refused = rt.container(&bundle).run().exits(1).fails_with("the reason");
+    assert!(refused.stderr.len() < 10_000, "{}", refused.stderr.len());
+    Ok(())
+}
+
+fn hooks_have_no_signal_blocked_or_ignored(rt: &Runtime) {
+    let (bundle, log) = logged(rt, &["true"], |_, _| String::new());
+    let bundle = bundle.edit(|config| {
+        for point in POINTS {
+            // Without a shell, which ignores some by itself.
+            let copy = ["cp", "/proc/self/status", &format!("{}/{point}", log.display())].map(str::to_owned);
+            set(config, point, json!([{ "path": "/bin/busybox", "args": copy }]));
+        }
+    });
+    let check = |how: &str| {
+        for point in POINTS {
+            let seen = fs::read_to_string(log.join(point)).expect("it ran");
+            let masks = seen.lines().filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"));
+            let masks: Vec<&str> = masks.filter_map(|line| line.split('\t').nth(1)).collect();
+            assert_eq!(masks.first(), Some(&"0000000000000000"), "blocked: {point} of {how}");
+            if rt.kind() == coracle_integration::Kind::Coracle {
+                // runc passes on what it was started with.
+                assert_eq!(masks.last(), Some(&"0000000000000000"), "ignored: {point} of {how}");
+            }
+            fs::remove_file(log.join(point)).expect("removing what it wrote");
+        }
+    };
+    create_to_delete(&rt.container(&bundle));
+    check("create");
+    rt.container(&bundle).run().ok();
+    check("run");
+}
+
+fn hooks_without_an_environment_have_the_one_of_their_side(rt: &Runtime) {
+    let (bundle, log) = logged(rt, &["true"], |path, point| format!("env > {path}/{point}"));
+    let bundle = bundle.edit(|config| {
+        push(config, "/process/env", json!("OF=program"));
+    });
+    let c = rt.container(&bundle);
+    let mut run = c.run_command(&[]);
+    run.env("OF", "caller");
+    coracle_integration::command::run(run).ok();
+    for point in POINTS {
+        let seen = fs::read_to_string(log.join(point)).expect("it ran");
+        let expected = match point {
+            "createContainer" => None,
+            "startContainer" => Some("OF=program"),
+            _ => Some("OF=caller"),
+        };
+        assert_eq!(seen.lines().find(|line| line.starts_with("OF=")), expected, "{point}");
+    }
 }
 
 fn hooks_get_no_descriptors(rt: &Runtime) {
@@ -395,6 +477,24 @@ fn hooks_get_no_descriptors(rt: &Runtime) {
     }
 }
 
+fn hooks_get_no_descriptors_of_the_caller(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc passes them on")?;
+    let (bundle, log) = logged(rt, &["true"], |path, point| format!("ls /proc/self/fd > {path}/{point}"));
+    let c = rt.container(&bundle);
+    // Descriptor 9 is open in every command of the runtime.
+    let with_one_more = |inner| in_shell("exec 9< /etc/passwd; exec \"$@\"", &inner);
+    c.detached(with_one_more(c.create_command(&[]))).ok();
+    run(with_one_more(rt.command(["start", &c.id]))).ok();
+    c.wait_for("stopped");
+    run(with_one_more(rt.command(["delete", &c.id]))).ok();
+    for point in POINTS {
+        let seen = fs::read_to_string(log.join(point)).expect("it ran");
+        // The last one is ls's own.
+        assert_eq!(seen.lines().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{point}");
+    }
+    Ok(())
+}
+
 fn a_hook_may_leave_its_input_unread(rt: &Runtime) {
     let bundle = rt.bundle(&["true"]).edit(|config| {
         // A state larger than a pipe holds.
@@ -403,6 +503,8 @@ fn a_hook_may_leave_its_input_unread(rt: &Runtime) {
             set(config, point, json!([{ "path": "/bin/true" }]));
         }
     });
-    let _ = rt.container(&bundle).run();
+    let run = rt.container(&bundle).run();
+    // The container's side of runc has no pipe to take so much.
+    assert!(run.status.success() || rt.kind() != coracle_integration::Kind::Coracle, "{run}");
     rt.assert_clean();
 }

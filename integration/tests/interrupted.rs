@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use coracle_integration::command::{Running, eventually, run};
-use coracle_integration::{Bundle, Checked, Container, Runtime, tests};
+use coracle_integration::{Bundle, Checked, Container, Runtime, host, skip, tests};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -16,6 +19,10 @@ fn main() -> ExitCode {
         an_ignored_signal_ends_nothing,
         a_create_whose_container_is_deleted_says_so,
         a_deleted_create_leaves_a_new_container_of_its_id_alone,
+        a_create_that_is_deleted_early_leaves_no_cgroup,
+        a_signal_ends_a_run_that_hangs_in_a_later_hook,
+        a_signal_ends_a_create_whose_console_socket_takes_no_calls,
+        a_signal_ends_a_detached_run_that_waits_for_readiness,
         too_few_descriptors_are_told_with_the_limit,
     ])
 }
@@ -144,6 +151,97 @@ fn a_deleted_create_leaves_a_new_container_of_its_id_alone(rt: &Runtime) -> Chec
     running.finish().fails();
     assert_eq!(new.status(), "running");
     new.exec(&["true"]).ok();
+    Ok(())
+}
+
+fn a_create_that_is_deleted_early_leaves_no_cgroup(rt: &Runtime) -> Checked {
+    rt.coracle_only("the words are ours")?;
+    if !host::has_program("strace") {
+        return skip("no strace to slow the making of cgroups down with");
+    }
+    let bundle = rt.sleeper();
+    for early in [true, false] {
+        let c = rt.container(&bundle);
+        let create = c.create_command(&[]);
+        let mut slow = Command::new("strace");
+        slow.args([
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=mkdirat,mkdir",
+            "-e",
+            "inject=mkdirat,mkdir:delay_exit=60000",
+        ]);
+        slow.arg(create.get_program()).args(create.get_args()).stdin(Stdio::null());
+        slow.envs(create.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let running = Running::start(slow);
+        let home = rt.root().join(&c.id);
+        let unfinished = home.join(".state.json.new");
+        let begun = || if early { home.exists() } else { unfinished.exists() };
+        assert!(eventually(begun), "nothing is made");
+        c.call("delete", &["--force"]).ok();
+        let said = running.finish().fails();
+        // The directory alone may be there yet, and be gone before it is opened.
+        assert!(early || said.stderr.contains("was deleted while it was being created"), "{said}");
+        rt.assert_clean();
+    }
+    Ok(())
+}
+
+fn a_signal_ends_a_run_that_hangs_in_a_later_hook(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc holds the signal until the hook is done")?;
+    ends_by(rt, "poststart", (Signal::TERM, "SIGTERM"), |c| Running::start(c.run_command(&[])));
+    let runs = rt.own("later");
+    fs::create_dir(&runs).expect("making a directory");
+    let bundle = rt.sleeper().edit(|config| {
+        let path = runs.display().to_string();
+        coracle_integration::bundle::add_mount(config, &path, "bind", &path, &["bind"]);
+        let script = format!("echo >{path}/runs; exec sleep 1021");
+        let hook = json!({ "path": "/bin/busybox", "args": ["sh", "-c", script] });
+        config["hooks"] = json!({ "startContainer": [hook] });
+    });
+    let c = rt.container(&bundle);
+    let running = Running::start(c.run_command(&[]));
+    assert!(eventually(|| runs.join("runs").exists()), "the hook does not run");
+    running.signal(Signal::TERM);
+    running.finish().fails_with("interrupted by SIGTERM");
+    rt.assert_clean();
+    Ok(())
+}
+
+fn a_signal_ends_a_create_whose_console_socket_takes_no_calls(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc's Go ends at once")?;
+    let path = rt.scratch("full");
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    let address = SocketAddrUnix::new(&path).expect("a short path");
+    bind(&socket, &address).and_then(|()| listen(&socket, 0)).expect("listening");
+    let caller =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+    connect(&caller, &address).expect("the first call is taken");
+    let bundle = rt.sleeper().edit(|config| config["process"]["terminal"] = json!(true));
+    let c = rt.container(&bundle);
+    let running = Running::start(c.create_command(&["--console-socket", &path.to_string_lossy()]));
+    assert!(eventually(|| rt.root().join(&c.id).join(".state.json.new").exists()), "nothing is made");
+    running.signal(Signal::TERM);
+    running.finish().fails_with("interrupted by SIGTERM");
+    rt.assert_clean();
+    Ok(())
+}
+
+fn a_signal_ends_a_detached_run_that_waits_for_readiness(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc leaves the container")?;
+    let path = rt.scratch("notify");
+    let _manager = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+    let c = rt.container(&rt.sleeper());
+    let mut command = c.run_command(&["--detach"]);
+    command.env("NOTIFY_SOCKET", &path);
+    let running = Running::start(command);
+    let running_now = || c.call("state", &[]).stdout.contains("\"running\"");
+    assert!(eventually(running_now), "it does not run");
+    running.signal(Signal::TERM);
+    running.finish().fails_with("interrupted by SIGTERM");
+    rt.assert_clean();
     Ok(())
 }
 

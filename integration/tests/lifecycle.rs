@@ -41,6 +41,10 @@ fn main() -> ExitCode {
         delete_force_ends_a_running_container,
         delete_ends_processes_that_outlived_the_first,
         delete_force_cleans_up_after_a_killed_create,
+        delete_force_ends_what_a_killed_create_left_without_a_cgroup,
+        delete_force_that_cannot_read_the_state_leaves_the_container,
+        delete_force_takes_away_what_a_damaged_state_still_names,
+        a_container_that_takes_no_calls_has_a_status,
         a_reused_pid_is_not_taken_for_the_container,
         the_pid_file_holds_digits_only,
         the_pid_file_is_absolute_or_of_the_working_directory,
@@ -335,6 +339,87 @@ fn delete_force_cleans_up_after_a_killed_create(rt: &Runtime) -> Checked {
         rt.assert_clean();
     }
     Ok(())
+}
+
+fn delete_force_ends_what_a_killed_create_left_without_a_cgroup(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc cannot delete what has no state yet")?;
+    let runs = rt.own("log");
+    fs::create_dir(&runs).expect("making a directory");
+    let bundle = rt.sleeper().edit(|config| {
+        let path = runs.display().to_string();
+        bundle::add_mount(config, &path, "bind", &path, &["bind"]);
+        let hook = json!({ "path": "/bin/busybox", "args": ["sh", "-c", format!("echo >{path}/runs; exec sleep 1020")] });
+        config["hooks"] = json!({ "createContainer": [hook] });
+    });
+    let c = rt.container(&bundle);
+    let mut create = rt.command(["--cgroup-manager", "disabled"]);
+    create.args(c.create_command(&[]).get_args().skip(2));
+    let create = Running::start(create);
+    assert!(eventually(|| runs.join("runs").exists()), "the hook does not run");
+    create.signal(Signal::KILL);
+    drop(create.finish());
+    c.call("delete", &["--force"]).ok();
+    rt.assert_clean();
+    Ok(())
+}
+
+fn delete_force_that_cannot_read_the_state_leaves_the_container(rt: &Runtime) -> Checked {
+    rt.coracle_only("Go's runtime itself needs more descriptors")?;
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    for limit in 3..6 {
+        let delete = rt.command(["delete", "--force", &c.id]);
+        let mut limited = std::process::Command::new("prlimit");
+        limited
+            .arg(format!("--nofile={limit}:1024"))
+            .arg("--")
+            .arg(delete.get_program())
+            .args(delete.get_args());
+        limited.stdin(std::process::Stdio::null());
+        run(limited).fails_with("too many open files");
+        assert_eq!(c.status(), "running");
+    }
+    Ok(())
+}
+
+fn delete_force_takes_away_what_a_damaged_state_still_names(rt: &Runtime) -> Checked {
+    rt.coracle_only("the state file of another runtime has other names")?;
+    let bundle = rt.sleeper();
+    for paused in [false, true] {
+        let c = rt.container(&bundle);
+        c.up();
+        if paused {
+            c.call("pause", &[]).ok();
+        }
+        let path = rt.root().join(&c.id).join("state.json");
+        let text = fs::read_to_string(&path).expect("the state file");
+        let mut state: Value = serde_json::from_str(&text).expect("the state file is JSON");
+        state["phase"] = json!("of a later version");
+        fs::write(&path, state.to_string()).expect("writing the state file");
+        c.call("state", &[]).fails_with("is damaged");
+        c.call("delete", &["--force"]).ok();
+        rt.assert_clean();
+    }
+    Ok(())
+}
+
+fn a_container_that_takes_no_calls_has_a_status(rt: &Runtime) {
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.create().ok();
+    let pid = c.pid();
+    c.kill("STOP").ok();
+    for _ in 0..6 {
+        assert_eq!(c.status(), "created");
+    }
+    assert!(rt.call(&["list"]).ok().stdout.contains(&c.id));
+    c.kill("CONT").ok();
+    c.start().ok();
+    assert_eq!(c.status(), "running");
+    c.kill("STOP").ok();
+    c.call("delete", &["--force"]).ok();
+    assert!(!host::is_alive(pid));
 }
 
 fn a_reused_pid_is_not_taken_for_the_container(rt: &Runtime) -> Checked {

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         mounts_come_in_their_order,
         a_tmpfs_has_size_and_mode,
         a_tmpfs_copies_up_what_it_hides,
+        a_tmpfs_that_copies_up_has_mode_and_owner_of_its_own,
         a_tmpfs_takes_the_mode_of_the_directory_it_hides,
         noexec_forbids_execution,
         nodev_forbids_devices,
@@ -53,6 +54,13 @@ fn main() -> ExitCode {
         a_relative_destination_is_below_the_root,
         access_times_are_as_asked,
         a_mount_of_no_type_with_bind_is_a_bind,
+        a_remounted_bind_changes_what_is_there,
+        a_remount_takes_propagation_and_recursive_flags,
+        what_is_not_mounted_is_not_remounted,
+        a_readonly_root_path_makes_the_root_readonly,
+        the_root_is_not_masked,
+        a_procfs_elsewhere_may_be_mounted_over,
+        a_destination_below_a_rootfs_with_dots_is_meant_inside,
         many_mounts_work,
     ])
 }
@@ -310,6 +318,28 @@ fn a_tmpfs_copies_up_what_it_hides(rt: &Runtime) {
     assert!(!bundle.rootfs("data/new").exists());
 }
 
+fn a_tmpfs_that_copies_up_has_mode_and_owner_of_its_own(rt: &Runtime) {
+    let bundle = rt.script("stat -c '%a %u %g' /given /hidden /new /owned; ls /hidden").edit(|config| {
+        for (target, options) in [
+            ("/given", &["tmpcopyup", "mode=1750"][..]),
+            ("/hidden", &["tmpcopyup"]),
+            ("/new", &["tmpcopyup"]),
+            ("/owned", &["tmpcopyup", "mode=700", "uid=5", "gid=6"]),
+        ] {
+            add_mount(config, target, "tmpfs", "tmpfs", options);
+        }
+    });
+    for name in ["given", "hidden", "owned"] {
+        let directory = bundle.rootfs(name);
+        fs::create_dir(&directory).expect("making a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711)).expect("chmod");
+        std::os::unix::fs::chown(&directory, Some(1000), Some(1000)).expect("chown");
+    }
+    bundle.file("hidden/file", "", 0o600);
+    let seen = rt.container(&bundle).run().ok();
+    assert_eq!(seen.lines(), ["1750 0 0", "711 0 0", "1777 0 0", "700 5 6", "file"]);
+}
+
 fn a_tmpfs_takes_the_mode_of_the_directory_it_hides(rt: &Runtime) {
     let bundle =
         rt.script("stat -c %a /data").edit(|config| add_mount(config, "/data", "tmpfs", "tmpfs", &[]));
@@ -521,4 +551,92 @@ fn many_mounts_work(rt: &Runtime) {
         }
     });
     assert_eq!(seen.ok().out(), "300");
+}
+
+fn a_remounted_bind_changes_what_is_there(rt: &Runtime) {
+    let own = source(rt, "other");
+    for source in [None, Some(own.as_str())] {
+        let bundle = rt.sleeper().edit(|config| {
+            add_mount(config, "/x", "tmpfs", "mine", &["nosuid", "noexec", "mode=700"]);
+            let mut again = json!({ "destination": "/x", "options": ["remount", "bind", "ro", "nodev"] });
+            if let Some(source) = source {
+                again["source"] = json!(source);
+            }
+            push(config, "/mounts", again);
+        });
+        let c = rt.container(&bundle);
+        c.up();
+        let mounts = c.mounts();
+        assert_eq!(
+            mounts.iter().filter(|mount| mount.target == "/x").count(),
+            1,
+            "nothing is mounted over it"
+        );
+        let there = at(&mounts, "/x");
+        assert_eq!((there.kind.as_str(), there.has("ro"), there.has("nodev")), ("tmpfs", true, true));
+        // As remounting with mount(2) does, and runc.
+        assert!(!there.has("nosuid") && !there.has("noexec"), "{there:?}");
+        assert!(there.fs_has("rw"), "only the mount is read-only: {there:?}");
+    }
+}
+
+fn a_remount_takes_propagation_and_recursive_flags(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc takes the propagation, but no recursive flags")?;
+    let bundle = rt.sleeper().edit(|config| {
+        add_mount(config, "/x", "tmpfs", "tmpfs", &[]);
+        add_mount(config, "/x/below", "tmpfs", "tmpfs", &[]);
+        add_mount(config, "/x", "tmpfs", "tmpfs", &["remount", "nodev", "rnoexec", "shared"]);
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    let mounts = c.mounts();
+    let (there, below) = (at(&mounts, "/x"), at(&mounts, "/x/below"));
+    assert!(there.has("nodev") && there.has("noexec"), "{there:?}");
+    assert!(there.propagation.iter().any(|tag| tag.starts_with("shared:")), "{there:?}");
+    assert!(!below.has("nodev") && below.has("noexec") && below.propagation.is_empty(), "{below:?}");
+    Ok(())
+}
+
+fn what_is_not_mounted_is_not_remounted(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc's message has no place")?;
+    for options in [&["remount", "ro"][..], &["remount", "bind", "ro"]] {
+        let seen = rt.sh("true", |config| add_mount(config, "/tmp", "tmpfs", "tmpfs", options));
+        seen.fails_with("mounts[7]");
+    }
+    Ok(())
+}
+
+fn a_readonly_root_path_makes_the_root_readonly(rt: &Runtime) {
+    let seen = rt.sh("touch /new; touch /dev/shm/new && echo below", |config| {
+        push(config, "/linux/readonlyPaths", json!("/"));
+    });
+    assert!(seen.stderr.contains("Read-only"), "{seen}");
+    assert_eq!(seen.ok().out(), "below");
+}
+
+fn the_root_is_not_masked(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc mounts something that nobody sees")?;
+    let seen = rt.sh("true", |config| push(config, "/linux/maskedPaths", json!("/tmp/..")));
+    seen.fails_with("linux.maskedPaths[10]");
+    Ok(())
+}
+
+fn a_procfs_elsewhere_may_be_mounted_over(rt: &Runtime) {
+    let file = format!("{}/file", source(rt, "source"));
+    let seen = rt.sh("cat /mnt/proc/version", |config| {
+        add_mount(config, "/mnt/proc", "proc", "proc", &[]);
+        add_mount(config, "/mnt/proc/version", "bind", &file, &["bind"]);
+    });
+    assert_eq!(seen.ok().out(), "of the host");
+}
+
+fn a_destination_below_a_rootfs_with_dots_is_meant_inside(rt: &Runtime) {
+    let bundle = rt.script("grep -c ' /x/y ' /proc/self/mountinfo");
+    let name = bundle.path().file_name().expect("a name").to_string_lossy().into_owned();
+    let target = bundle.rootfs("x/y").to_string_lossy().into_owned();
+    let bundle = bundle.edit(|config| {
+        config["root"]["path"] = json!(format!("../{name}/./rootfs"));
+        add_mount(config, &target, "tmpfs", "tmpfs", &[]);
+    });
+    assert_eq!(rt.container(&bundle).run().ok().out(), "1");
 }

@@ -22,11 +22,14 @@ fn main() -> ExitCode {
         network_ipc_and_uts_namespaces_can_be_joined,
         a_pid_namespace_can_be_joined,
         a_mount_namespace_can_be_joined,
+        cgroup_and_time_namespaces_can_be_joined,
+        a_path_that_is_no_namespace_is_refused,
         containers_can_share_a_network,
         a_network_sysctl_is_set_inside_only,
         an_ipc_sysctl_is_set_inside_only,
         a_sysctl_of_a_joined_namespace_of_the_hosts_is_refused,
         sysctls_may_use_slashes,
+        sysctls_are_set_where_the_hosts_are_covered,
         a_cgroup_namespace_hides_the_path,
         a_time_namespace_shifts_the_clocks,
         exec_joins_every_namespace,
@@ -172,6 +175,42 @@ fn a_mount_namespace_can_be_joined(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn cgroup_and_time_namespaces_can_be_joined(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc 1.1 knows no time namespaces")?;
+    let bundle = rt.sleeper().edit(|config| {
+        push(config, "/linux/namespaces", json!({ "type": "cgroup" }));
+        push(config, "/linux/namespaces", json!({ "type": "time" }));
+        config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 100_000_000 } });
+    });
+    let donor = rt.container(&bundle);
+    donor.up();
+    let bundle = rt.sleeper().edit(|config| {
+        for kind in ["cgroup", "time"] {
+            join_namespace(config, kind, &format!("/proc/{}/ns/{kind}", donor.pid()));
+        }
+    });
+    let c = rt.container(&bundle);
+    c.up();
+    for kind in ["cgroup", "time"] {
+        assert_eq!(host::namespace_of(c.pid(), kind), host::namespace_of(donor.pid(), kind), "{kind}");
+    }
+    let uptime = c.exec(&["cat", "/proc/uptime"]).ok();
+    assert!(uptime.out().starts_with("100"), "{uptime}");
+    Ok(())
+}
+
+fn a_path_that_is_no_namespace_is_refused(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc waits for somebody to write into a FIFO")?;
+    let fifo = rt.scratch("fifo");
+    run(command("mkfifo", &[&fifo.to_string_lossy()])).ok();
+    for kind in ["network", "pid"] {
+        let seen = rt.sh("true", |config| join_namespace(config, kind, &fifo.to_string_lossy()));
+        seen.fails_with("namespace");
+    }
+    rt.assert_clean();
+    Ok(())
+}
+
 fn containers_can_share_a_network(rt: &Runtime) {
     let donor = donor(rt);
     let path = format!("/proc/{}/ns/net", donor.pid());
@@ -229,6 +268,21 @@ fn a_sysctl_of_a_joined_namespace_of_the_hosts_is_refused(rt: &Runtime) -> Check
         seen.fails_with(sysctl.rsplit('.').next().unwrap_or_default());
     }
     Ok(())
+}
+
+fn sysctls_are_set_where_the_hosts_are_covered(rt: &Runtime) {
+    let bundle = rt.script("cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmni").edit(|config| {
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ip_default_ttl": "33", "kernel.shmmni": "1234" });
+    });
+    let c = rt.container(&bundle);
+    let run_it = c.run_command(&[]);
+    // As LXC does it.
+    let script = "mount --bind /proc/sys /proc/sys && mount --bind /proc/sys/net /proc/sys/net \
+                  && mount -o remount,bind,ro /proc/sys && exec \"$@\"";
+    let mut covered = command("unshare", &["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    covered.arg(run_it.get_program()).args(run_it.get_args());
+    covered.env(coracle_integration::leftovers::MARK, rt.mark());
+    assert_eq!(run(covered).ok().lines(), ["33", "1234"]);
 }
 
 fn sysctls_may_use_slashes(rt: &Runtime) -> Checked {

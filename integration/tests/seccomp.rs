@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         trap_without_a_handler_ends_the_process,
         log_executes_the_call,
         trace_without_a_tracer_is_enosys,
+        trace_tells_a_tracer_the_number,
         a_rule_of_allow_overrides_the_default,
         conditions_decide_by_arguments,
         conditions_on_one_argument_are_alternatives,
@@ -32,18 +33,25 @@ fn main() -> ExitCode {
         calls_newer_than_the_profile_are_enosys,
         an_explicit_rule_for_a_newer_call_wins,
         unknown_names_are_skipped,
+        a_section_that_says_nothing_is_no_filter,
         the_filter_is_loaded_with_no_new_privileges,
         the_filter_is_loaded_without_no_new_privileges,
         the_filter_is_loaded_for_a_user_without_capabilities,
         a_created_container_gets_the_filter_at_start,
         an_exec_gets_the_filter_too,
         flags_of_the_profile_are_taken,
+        the_log_tells_the_sum_of_the_flags,
         a_wrong_profile_is_told_with_its_place,
         an_agent_decides_about_mkdir,
         an_agent_is_told_of_a_created_container,
         an_agent_is_told_of_an_exec,
         notify_for_write_is_refused,
+        an_agent_decides_about_every_call,
+        an_agent_is_served_with_every_flag,
+        an_agent_is_told_by_a_runtime_that_may_not_trace,
         an_agent_that_does_not_listen_is_an_error,
+        an_agent_that_went_away_ends_the_container,
+        an_agent_is_not_disturbed_before_the_start,
     ])
 }
 
@@ -181,6 +189,14 @@ fn trace_without_a_tracer_is_enosys(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn trace_tells_a_tracer_the_number(rt: &Runtime) -> Checked {
+    let mut traced = rule(&MKDIR, "SCMP_ACT_TRACE");
+    traced["errnoRet"] = json!(1234);
+    let ran = ask(rt, &["trace", MKDIRAT], profile("SCMP_ACT_ALLOW", &[traced]))?.ok();
+    assert_eq!(ran.out(), "told 1234, then errno 14", "and the call is executed");
+    Ok(())
+}
+
 fn a_rule_of_allow_overrides_the_default(rt: &Runtime) -> Checked {
     let allowed = |names: &[&str]| {
         profile("SCMP_ACT_ERRNO", &[rule(&BASIC, "SCMP_ACT_ALLOW"), rule(names, "SCMP_ACT_ALLOW")])
@@ -302,6 +318,11 @@ fn unknown_names_are_skipped(rt: &Runtime) {
     assert_eq!(ran.ok().out(), "1");
 }
 
+fn a_section_that_says_nothing_is_no_filter(rt: &Runtime) {
+    let ran = rt.sh("grep ^Seccomp: /proc/self/status", |config| config["linux"]["seccomp"] = json!({})).ok();
+    assert_eq!(ran.out().split_whitespace().last(), Some("0"));
+}
+
 const STATUS: &str =
     "grep -E '^(Seccomp|NoNewPrivs|CapEff):' /proc/self/status | tr -d '\\t'; mkdir /tmp/new; echo $?";
 
@@ -382,11 +403,43 @@ fn flags_of_the_profile_are_taken(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn the_log_tells_the_sum_of_the_flags(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc before 1.2 has no flags")?;
+    let (log, tsync, spec_allow) =
+        ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW");
+    // As runc counts: TSYNC is for filters of more threads than one, and never asked for.
+    for (flags, sum) in [
+        (json!(null), 4),
+        (json!([]), 0),
+        (json!([tsync]), 0),
+        (json!([log, tsync]), 2),
+        (json!([log, tsync, spec_allow]), 6),
+    ] {
+        let bundle = rt.script("true").edit(|config| {
+            let mut filter = on_mkdir("SCMP_ACT_ERRNO");
+            if !flags.is_null() {
+                filter["flags"] = flags.clone();
+            }
+            config["linux"]["seccomp"] = filter;
+        });
+        let c = rt.container(&bundle);
+        let path = bundle.path().to_string_lossy();
+        let ran = rt.call(&["--debug", "run", "--bundle", &path, &c.id]).ok();
+        let told = format!("seccomp filter flags: {sum}\"");
+        assert!(ran.stderr.contains(&told), "{flags} should be {sum}: {ran}");
+    }
+    Ok(())
+}
+
 fn a_wrong_profile_is_told_with_its_place(rt: &Runtime) -> Checked {
     rt.coracle_only("runc names the value at most")?;
     for (filter, place, problem) in [
         (json!({ "defaultAction": "SCMP_ACT_PERHAPS" }), "linux.seccomp.defaultAction", "SCMP_ACT_PERHAPS"),
-        (json!({ "syscalls": [] }), "linux.seccomp.defaultAction", "missing"),
+        (
+            json!({ "syscalls": [rule(&["read"], "SCMP_ACT_ALLOW")] }),
+            "linux.seccomp.defaultAction",
+            "missing",
+        ),
         (
             profile("SCMP_ACT_ALLOW", &[json!({ "names": [], "action": "SCMP_ACT_ERRNO" })]),
             "linux.seccomp.syscalls[0].names",
@@ -510,15 +563,145 @@ fn notify_for_write_is_refused(rt: &Runtime) {
     rt.assert_clean();
 }
 
+/// Calls that a runtime is likely to make between loading the filter and executing the program, or to end itself.
+const LATE: [&str; 17] = [
+    "read",
+    "close",
+    "close_range",
+    "execve",
+    "exit_group",
+    "exit",
+    "sendmsg",
+    "recvmsg",
+    "sendto",
+    "recvfrom",
+    "futex",
+    "mmap",
+    "munmap",
+    "brk",
+    "fcntl",
+    "rt_sigprocmask",
+    "rt_sigaction",
+];
+
+fn an_agent_decides_about_every_call(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc's process waits for itself with some of them")?;
+    for no_new_privileges in [true, false] {
+        let (socket, mut filter) = agent(rt);
+        filter["syscalls"] = json!([rule(&LATE, "SCMP_ACT_NOTIFY")]);
+        let bundle = rt.script("echo ran").edit(|config| {
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            config["linux"]["seccomp"] = filter;
+        });
+        with_probe(rt, &bundle)?;
+        let c = rt.container(&bundle);
+        let running = Running::start(c.run_command(&[]));
+        let agent = answer(rt, &socket, &c.id, "continue", "created");
+        assert_eq!(running.finish().ok().out(), "ran");
+        assert!(end(agent).contains("asked about"));
+        fs::remove_file(socket.path()).expect("removing the socket");
+    }
+    Ok(())
+}
+
+fn an_agent_is_served_with_every_flag(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc before 1.2 has no flags")?;
+    for flag in ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] {
+        let (socket, mut filter) = agent(rt);
+        filter["flags"] = json!([flag]);
+        let bundle = rt.script("mkdir /new; echo $?").edit(|config| config["linux"]["seccomp"] = filter);
+        with_probe(rt, &bundle)?;
+        let c = rt.container(&bundle);
+        let running = Running::start(c.run_command(&[]));
+        let agent = answer(rt, &socket, &c.id, "0", "created");
+        assert_eq!(running.finish().ok().out(), "0", "{flag}");
+        assert!(end(agent).contains("asked about"));
+        fs::remove_file(socket.path()).expect("removing the socket");
+    }
+    Ok(())
+}
+
+/// A command of root without the right to trace others' processes.
+fn without_ptrace(command: &Command) -> Command {
+    let mut confined = Command::new("setpriv");
+    confined.args(["--inh-caps", "-sys_ptrace", "--bounding-set", "-sys_ptrace"]);
+    confined.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        confined.env(name, value.unwrap_or_default());
+    }
+    confined
+}
+
+fn an_agent_is_told_by_a_runtime_that_may_not_trace(rt: &Runtime) -> Checked {
+    let (socket, filter) = agent(rt);
+    let bundle = rt.sleeper().edit(|config| config["linux"]["seccomp"] = filter);
+    with_probe(rt, &bundle)?;
+    let c = rt.container(&bundle);
+    let running = Running::start(without_ptrace(&c.run_command(&[])));
+    let first = answer(rt, &socket, &c.id, "0", "created");
+    c.wait_for("running");
+    let executing = Running::start(without_ptrace(&c.exec_command(&[], &["mkdir", "/new"])));
+    let second = answer(rt, &socket, &c.id, "-28", "running");
+    executing.finish().exits(1).fails_with("No space left");
+    c.kill("TERM").ok();
+    running.finish().ok();
+    end(first);
+    end(second);
+
+    // A process of another user is one that it might not even look into. (Nor may it exec there.)
+    let bundle = rt.script("mkdir /new; echo $?").edit(|config| {
+        config["linux"]["seccomp"] = bundle.config["linux"]["seccomp"].clone();
+        config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    });
+    let c = rt.container(&bundle);
+    let running = Running::start(without_ptrace(&c.run_command(&[])));
+    let agent = answer(rt, &socket, &c.id, "0", "created");
+    assert_eq!(running.finish().ok().out(), "0");
+    end(agent);
+    Ok(())
+}
+
 fn an_agent_that_does_not_listen_is_an_error(rt: &Runtime) -> Checked {
     let missing = rt.scratch("nobody.sock");
     let mut filter = on_mkdir("SCMP_ACT_NOTIFY");
     filter["listenerPath"] = json!(missing);
-    rt.sh("true", |config| config["linux"]["seccomp"] = filter).fails_with(&missing.to_string_lossy());
+    let bundle = rt.script("true").edit(|config| config["linux"]["seccomp"] = filter);
+    rt.container(&bundle).run().fails_with(&missing.to_string_lossy());
+    rt.assert_clean();
+    rt.container(&bundle).create().fails();
     rt.assert_clean();
     rt.coracle_only("runc tells a missing listenerPath otherwise")?;
     rt.sh("true", |config| config["linux"]["seccomp"] = on_mkdir("SCMP_ACT_NOTIFY"))
         .fails_with("linux.seccomp.listenerPath");
     rt.assert_clean();
+    Ok(())
+}
+
+fn an_agent_that_went_away_ends_the_container(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc hands the listener over when it creates")?;
+    // Calls that the process could end itself by, too.
+    for calls in [&MKDIR[..], &LATE[..]] {
+        let (socket, mut filter) = agent(rt);
+        filter["syscalls"] = json!([rule(calls, "SCMP_ACT_NOTIFY")]);
+        let bundle = rt.script("true").edit(|config| config["linux"]["seccomp"] = filter);
+        let c = rt.container(&bundle);
+        c.create().ok();
+        let path = socket.path().to_owned();
+        drop(socket);
+        c.start().fails_with("failed to connect with seccomp agent").fails_with(&path);
+        rt.assert_clean();
+        fs::remove_file(path).expect("removing the socket");
+    }
+    Ok(())
+}
+
+fn an_agent_is_not_disturbed_before_the_start(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc hands the listener over when it creates")?;
+    let (socket, filter) = agent(rt);
+    let bundle = rt.sleeper().edit(|config| config["linux"]["seccomp"] = filter);
+    let c = rt.container(&bundle);
+    c.create().ok();
+    assert!(!socket.is_called(), "create only looks whether the agent is there");
+    c.delete().ok();
     Ok(())
 }

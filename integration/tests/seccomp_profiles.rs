@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coracle_integration::bundle::grant;
-use coracle_integration::command::Running;
+use coracle_integration::command::{Running, eventually};
 use coracle_integration::seccomp::{
     engines_default, needs_the_32_bit_gate, probing, profile, rule, with_probe,
 };
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         learning_sees_calls_by_the_32_bit_gate,
         learning_needs_the_foreground,
         learning_tells_at_once_of_a_file_that_cannot_be_written,
+        learning_leaves_others_files_alone,
+        learning_leaves_no_container_when_the_profile_cannot_be_written,
+        an_exec_into_a_learning_container_has_no_filter,
     ])
 }
 
@@ -125,6 +128,7 @@ fn the_default_profile_answers_as_in_runc(rt: &Runtime) -> Checked {
         panic!("{complaint}");
     }
     assert!(ours.len() > 340, "the sweep ended early: {:?}", ours.last());
+    assert_eq!(ours.len(), theirs.len(), "both sweep alike: {:?}, {:?}", ours.last(), theirs.last());
     let differences: Vec<_> = theirs.iter().zip(&ours).filter(|(theirs, ours)| theirs != ours).collect();
     assert!(differences.is_empty(), "number and errno, runc first: {differences:?}");
     Ok(())
@@ -225,5 +229,57 @@ fn learning_tells_at_once_of_a_file_that_cannot_be_written(rt: &Runtime) -> Chec
         assert!(!bundle.rootfs("ran").exists(), "nothing was to run");
         rt.assert_clean();
     }
+    Ok(())
+}
+
+fn learning_leaves_others_files_alone(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does not learn")?;
+    // Opening one of these for writing would wait for ever.
+    let planted = rt.scratch(".learnt.json.new");
+    rustix::fs::mknodat(rustix::fs::CWD, &planted, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("mkfifo");
+    let (ran, filter) = learn(rt, &rt.script("exit 3"));
+    ran.exits(3);
+    assert!(names(&filter).contains(&"execve"));
+    let left = fs::read_dir(planted.parent().expect("it is in a directory")).expect("reading a directory");
+    let left = left.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let left: Vec<_> = left.filter(|name| name.starts_with(".learnt")).collect();
+    assert_eq!(left, [".learnt.json.new"]);
+    Ok(())
+}
+
+fn learning_leaves_no_container_when_the_profile_cannot_be_written(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does not learn")?;
+    let place = rt.scratch("place");
+    fs::create_dir(&place).expect("making a directory");
+    let c = rt.container(&rt.script("echo ready; read; exit 3"));
+    let mut command = c.run_command(&["--seccomp-learn", &place.join("p.json").to_string_lossy()]);
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    command.stdin(reader);
+    let running = Running::start(command);
+    running.wait_for_output("ready");
+    fs::remove_dir(&place).expect("removing the directory");
+    drop(writer);
+    running.finish().fails_with("write the learnt profile").fails_with("with status 3");
+    rt.assert_clean();
+    Ok(())
+}
+
+fn an_exec_into_a_learning_container_has_no_filter(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does not learn")?;
+    let file = rt.scratch("learnt.json");
+    let bundle = rt.sleeper().edit(|config| {
+        let mut filter = profile("SCMP_ACT_ALLOW", &[rule(&["mkdir"], "SCMP_ACT_NOTIFY")]);
+        filter["listenerPath"] = json!("/run/nobody.sock");
+        config["linux"]["seccomp"] = filter;
+    });
+    let c = rt.container(&bundle);
+    let running = Running::start(c.run_command(&["--seccomp-learn", &file.to_string_lossy()]));
+    assert!(eventually(|| c.call("state", &[]).stdout.contains("running")));
+    let ran = c.exec(&["sh", "-c", "mkdir /tmp/new && grep ^Seccomp: /proc/self/status"]).ok();
+    assert_eq!(ran.out().split_whitespace().last(), Some("0"));
+    assert!(ran.stderr.contains("not recorded"), "{ran}");
+    c.kill("TERM").ok();
+    running.finish().ok();
     Ok(())
 }

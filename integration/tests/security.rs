@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use coracle_integration::bundle::{add_mount, grant, push};
-use coracle_integration::command::{Running, command, eventually, run};
+use coracle_integration::command::{Running, command, eventually, in_shell, run};
 use coracle_integration::console::DescriptorSocket;
-use coracle_integration::{Bundle, Checked, Runtime, host, tests};
+use coracle_integration::{Bundle, Checked, Runtime, host, skip, tests};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         the_runtimes_binary_cannot_be_overwritten,
         the_runtimes_image_inside_is_not_the_writable_binary,
         a_script_of_the_runtime_itself_gives_nothing_away,
+        an_immutable_binary_is_not_shown_to_who_may_change_that,
+        the_hosts_null_device_is_not_handed_in,
+        an_exec_is_not_handed_the_hosts_null_device,
+        an_exec_without_a_null_device_inside_has_one_of_its_own,
         a_volume_over_proc_is_refused,
         a_working_directory_through_a_descriptor_is_refused,
         an_exec_working_directory_through_a_descriptor_is_refused,
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         missing_parents_that_are_exchanged_stay_inside,
         a_bind_destination_that_is_exchanged_stays_inside,
         a_null_device_that_is_exchanged_unmasks_nothing,
+        what_is_not_the_null_device_masks_nothing,
         a_proc_directory_that_is_exchanged_is_no_way_out,
         a_symlinked_dev_without_a_mount_stays_inside,
         symlinks_in_dev_without_a_mount_stay_inside,
@@ -50,7 +55,12 @@ fn main() -> ExitCode {
         a_privileged_container_cannot_reach_the_runtimes_state,
         descriptors_of_the_host_are_not_in_the_container,
         the_runtimes_environment_is_not_in_the_container,
-        dumpable_processes_of_the_runtime_do_not_exist_inside,
+        a_process_that_waits_cannot_be_looked_into,
+        parts_of_procfs_and_other_filesystems_are_refused_on_proc,
+        what_is_mounted_over_the_hosts_proc_is_not_written_to,
+        a_label_that_the_kernel_cannot_apply_is_refused,
+        devices_of_the_host_in_a_user_namespace_run_nothing,
+        the_path_of_a_bundle_does_not_act_on_a_terminal,
     ])
 }
 
@@ -137,13 +147,24 @@ fn symlinks_at_the_usual_mount_points_stay_inside(rt: &Runtime) {
 
 fn symlink_stays_inside(rt: &Runtime, name: &str) {
     let outside = Outside::new(rt);
-    let bundle = rt.bundle(&["true"]).edit(|config| {
+    let bundle = rt.bundle(&["cat", "/proc/self/mountinfo"]).edit(|config| {
         add_mount(config, "/etc/hosts", "bind", "/etc/hostname", &["bind"]);
         add_mount(config, "/tmp/deep", "tmpfs", "tmpfs", &[]);
     });
     replace_by_symlink(&bundle, name, &outside.path);
-    let _ = rt.container(&bundle).run();
+    let ran = rt.container(&bundle).run();
     outside.is_untouched();
+    // What was mounted through the link stands where it leads inside: on the host nobody would see it any more.
+    if ran.status.success() {
+        let path = outside.path.display();
+        let expected = match name {
+            "etc" => format!("{path}/hosts"),
+            "tmp" => format!("{path}/deep"),
+            _ => path.to_string(),
+        };
+        let inside = host::parse_mounts(&ran.stdout);
+        assert!(inside.iter().any(|mount| mount.target == expected), "nothing at {expected}: {ran}");
+    }
     rt.assert_clean();
     fs::remove_dir_all(&outside.path).expect("removing a directory of ours");
 }
@@ -182,17 +203,20 @@ fn a_file_at_proc_is_refused(rt: &Runtime) {
 }
 
 fn a_container_process_cannot_look_into_an_exec_of_the_runtime(rt: &Runtime) {
-    // Root in the container, but without CAP_SYS_PTRACE, looks for any process whose program is not its own.
+    // Root in the container, but without CAP_SYS_PTRACE, looks for any process whose program is not its own, and for what
+    // those have open whose program it can't see. One that has become its own program meanwhile is none.
     let bundle = rt.script(
         "echo ready; while :; do for d in /proc/[0-9]*; do \
-         x=$(readlink $d/exe 2>/dev/null); case \"$x\" in ''|/bin/busybox) ;; *) echo \"leak: $x\";; esac; \
-         ls $d/fd/3 $d/fd/4 $d/fd/5 2>/dev/null; done; done",
+         x=$(readlink $d/exe 2>/dev/null); [ \"$x\" = /bin/busybox ] && continue; \
+         f=$(ls -l $d/fd 2>/dev/null | grep -e ' -> '); y=$(readlink $d/exe 2>/dev/null); [ \"$y\" = /bin/busybox ] && continue; \
+         [ -z \"$x$f\" ] || echo leak: $x $f; done; done",
     );
     let c = rt.container(&bundle);
     c.up();
     c.wait_for_output("ready");
     for _ in 0..ROUNDS {
-        c.exec(&["true"]).ok();
+        // It stays for a moment, so that it can be told from one that is still the runtime's.
+        c.exec(&["usleep", "20000"]).ok();
     }
     assert!(!c.output().contains("leak"), "{}", c.output());
 }
@@ -261,6 +285,119 @@ fn a_script_of_the_runtime_itself_gives_nothing_away(rt: &Runtime) {
     let _ = own.container(&bundle).run();
     assert!(fs::read(&copy).expect("reading the runtime") == before);
     own.finish().expect("nothing is left");
+}
+
+/// The runtime under test as a copy that is immutable until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn make(copy: &Path) -> Option<Self> {
+        host::program("chattr")?;
+        let made = run(command("chattr", &["+i", &copy.to_string_lossy()]));
+        made.status.success().then(|| Self(copy.to_owned()))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        run(command("chattr", &["-i", &self.0.to_string_lossy()]));
+    }
+}
+
+fn an_immutable_binary_is_not_shown_to_who_may_change_that(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc knows no immutable binary")?;
+    let (own, copy, _) = copied(rt);
+    let binary = fs::metadata(&copy).expect("the runtime");
+    let is_binary = |pid: i32| {
+        let image = fs::metadata(format!("/proc/{pid}/exe")).expect("the waiting process");
+        (image.dev(), image.ino()) == (binary.dev(), binary.ino())
+    };
+    let Some(_immutable) = Immutable::make(&copy) else {
+        return skip("no chattr(1), or no immutable files on this file system");
+    };
+    let plain = own.bundle(&["true"]);
+    let c = own.container(&plain);
+    c.create().ok();
+    assert!(is_binary(c.pid()), "who can't change the flag is kept from writing by it");
+    // The flag can be taken away, and the file then be written to, by a descriptor that was opened for reading.
+    let script = "echo ready; while :; do for d in /proc/[0-9]*; do \
+         x=$(readlink $d/exe 2>/dev/null); case \"$x\" in ''|/bin/busybox) continue;; esac; \
+         stat -Lc 'seen %d:%i' $d/exe 2>/dev/null; done; done";
+    let bundle = own.script(script).edit(|config| grant(config, &["CAP_LINUX_IMMUTABLE", "CAP_SYS_PTRACE"]));
+    let c = own.container(&bundle);
+    c.create().ok();
+    assert!(!is_binary(c.pid()), "the process inside runs the file whose flag it may take away");
+    c.start().ok();
+    c.wait_for_output("ready");
+    for _ in 0..ROUNDS {
+        c.exec(&["true"]).ok();
+    }
+    let seen = format!("seen {}:{}", binary.dev(), binary.ino());
+    assert!(!c.output().contains(&seen), "an exec runs the file whose flag the container may take away");
+    own.finish().expect("nothing is left");
+    Ok(())
+}
+
+/// A null device of this test's, open as an engine's `/dev/null` would be.
+fn null_of_the_host(rt: &Runtime) -> (PathBuf, File) {
+    use rustix::fs::{FileType, Mode, makedev, mknodat};
+    let path = rt.own("null");
+    let mode = Mode::from_raw_mode(0o666);
+    mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(1, 3)).expect("making a device");
+    let open = File::options().read(true).write(true).open(&path).expect("opening the null device");
+    (path, open)
+}
+
+/// Tries to close the null device on standard input to everybody else.
+const SPOIL: &str =
+    "chmod 000 /proc/self/fd/0; chown 4242 /proc/self/fd/0; cat; stat -Lc %t:%T /proc/self/fd/0";
+
+#[track_caller]
+fn is_unspoilt(null: &Path, mode: u32) {
+    let found = fs::metadata(null).expect("the null device");
+    assert_eq!((found.mode(), found.uid()), (mode, 0), "the host's null device was changed from inside");
+}
+
+fn the_hosts_null_device_is_not_handed_in(rt: &Runtime) {
+    let (path, null) = null_of_the_host(rt);
+    let mode = fs::metadata(&path).expect("the null device").mode();
+    let bundle = rt.script(SPOIL);
+    let c = rt.container(&bundle);
+    let mut command = c.run_command(&["--detach"]);
+    command.stdin(null);
+    c.detached(command).ok();
+    // It is a null device still.
+    c.wait_for_output("1:3");
+    is_unspoilt(&path, mode);
+}
+
+fn an_exec_is_not_handed_the_hosts_null_device(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does so for the first process only")?;
+    let (path, null) = null_of_the_host(rt);
+    let mode = fs::metadata(&path).expect("the null device").mode();
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    let mut command = c.exec_command(&[], &["sh", "-c", SPOIL]);
+    command.stdin(null);
+    assert_eq!(Running::start(command).finish().ok().out(), "1:3");
+    is_unspoilt(&path, mode);
+    Ok(())
+}
+
+fn an_exec_without_a_null_device_inside_has_one_of_its_own(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does so for the first process only")?;
+    let (path, null) = null_of_the_host(rt);
+    let mode = fs::metadata(&path).expect("the null device").mode();
+    let bundle = rt.sleeper();
+    let c = rt.container(&bundle);
+    c.up();
+    c.exec(&["sh", "-c", "rm /dev/null && echo spoilt > /dev/null"]).ok();
+    let mut command = c.exec_command(&[], &["sh", "-c", SPOIL]);
+    command.stdin(null);
+    assert_eq!(Running::start(command).finish().ok().out(), "1:3");
+    is_unspoilt(&path, mode);
+    Ok(())
 }
 
 fn a_volume_over_proc_is_refused(rt: &Runtime) {
@@ -374,12 +511,38 @@ fn a_null_device_that_is_exchanged_unmasks_nothing(rt: &Runtime) -> Checked {
     Ok(())
 }
 
+fn what_is_not_the_null_device_masks_nothing(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc before 1.2.8 has CVE-2025-31133")?;
+    let dev = rt.own("dev");
+    fs::create_dir(&dev).expect("making a directory");
+    let source = dev.to_string_lossy();
+    let bundle = rt.script("cat /etc/masked").edit(|config| {
+        without_dev(config);
+        add_mount(config, "/dev", "bind", &source, &["bind"]);
+        push(config, "/linux/maskedPaths", json!("/etc/masked"));
+    });
+    bundle.file("etc/masked", "unmasked\n", 0o644);
+    // There is none.
+    assert_eq!(rt.container(&bundle).run().fails_with("/dev/null").stdout, "");
+    fs::write(dev.join("null"), "a file\n").expect("writing a file");
+    assert_eq!(rt.container(&bundle).run().fails_with("not the character device 1:3").stdout, "");
+    Ok(())
+}
+
 fn a_proc_directory_that_is_exchanged_is_no_way_out(rt: &Runtime) {
     let outside = Outside::new(rt);
-    let bundle = rt.script("ls /proc/self/status").edit(|config| {
+    let bundle = rt.bundle(&["cat", "/proc/self/mountinfo"]).edit(|config| {
         config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
     });
-    race(rt, &bundle, "proc", &outside.path, |_| outside.is_untouched());
+    race(rt, &bundle, "proc", &outside.path, |ran| {
+        outside.is_untouched();
+        // The directory itself may have either name by now.
+        let strays = host::parse_mounts(&ran.stdout)
+            .into_iter()
+            .filter(|mount| mount.kind == "proc" && mount.root == "/")
+            .find(|mount| !matches!(mount.target.as_str(), "/proc" | "/proc.link"));
+        assert_eq!(strays, None, "proc was mounted through the link: {ran}");
+    });
 }
 
 fn a_symlinked_dev_without_a_mount_stays_inside(rt: &Runtime) -> Checked {
@@ -439,15 +602,18 @@ fn a_console_that_is_exchanged_stays_inside(rt: &Runtime) {
     });
     bundle.file("dev/console", "", 0o600);
     symlink(outside.path.join("new"), bundle.rootfs("dev/console.link")).expect("making a symlink");
-    let exchange = Exchange::start(bundle.rootfs("dev/console"), bundle.rootfs("dev/console.link"));
+    fs::create_dir(bundle.rootfs("dev/console.dir")).expect("making a directory");
     let socket = DescriptorSocket::new(rt.scratch("console"));
-    for _ in 0..ROUNDS / 3 {
-        let c = rt.container(&bundle);
-        let _ = Running::start(c.create_command(&["--console-socket", socket.path()])).finish();
-        outside.is_untouched();
-        let _ = c.call("delete", &["--force"]);
+    for other in ["dev/console.link", "dev/console.dir"] {
+        let exchange = Exchange::start(bundle.rootfs("dev/console"), bundle.rootfs(other));
+        for _ in 0..ROUNDS / 3 {
+            let c = rt.container(&bundle);
+            let _ = Running::start(c.create_command(&["--console-socket", socket.path()])).finish();
+            outside.is_untouched();
+            let _ = c.call("delete", &["--force"]);
+        }
+        drop(exchange);
     }
-    drop(exchange);
 }
 
 fn a_symlink_at_a_masked_path_does_not_unmask(rt: &Runtime) {
@@ -463,10 +629,15 @@ fn a_symlink_at_a_masked_path_does_not_unmask(rt: &Runtime) {
 
 fn a_symlink_at_a_readonly_path_stays_inside(rt: &Runtime) {
     let outside = Outside::new(rt);
-    let bundle =
-        rt.bundle(&["true"]).edit(|config| push(config, "/linux/readonlyPaths", json!("/etc/frozen")));
+    let path = outside.path.display();
+    let bundle = rt
+        .script(&format!("echo changed > {path}/secret; cat {path}/secret"))
+        .edit(|config| push(config, "/linux/readonlyPaths", json!("/etc/frozen")));
     replace_by_symlink(&bundle, "etc/frozen", &outside.path);
-    let _ = rt.container(&bundle).run();
+    bundle.file(&format!("{path}/secret"), "of the container\n", 0o644);
+    // What the link means is in the container: that is what is protected, or nothing runs.
+    let ran = rt.container(&bundle).run();
+    assert!(!ran.status.success() || ran.stdout == "of the container\n", "{ran}");
     fs::write(outside.path.join("secret"), "of the host\n").expect("the host can still write");
     outside.is_untouched();
 }
@@ -478,6 +649,10 @@ fn a_working_directory_that_is_a_symlink_stays_inside(rt: &Runtime) {
     let ran = rt.container(&bundle).run();
     assert!(!ran.stdout.contains("secret"), "{ran}");
     outside.is_untouched();
+    if ran.status.success() {
+        let made = bundle.rootfs(&outside.path.join("new").to_string_lossy());
+        assert!(made.is_dir(), "{} was to be the working directory: {ran}", made.display());
+    }
 }
 
 fn a_tmpfs_copies_nothing_through_a_symlink(rt: &Runtime) {
@@ -558,11 +733,98 @@ fn the_runtimes_environment_is_not_in_the_container(rt: &Runtime) {
     assert!(!seen.stdout.contains("SECRET_OF_THE_HOST"), "{seen}");
 }
 
-fn dumpable_processes_of_the_runtime_do_not_exist_inside(rt: &Runtime) {
-    // The files in /proc of a process that is not dumpable belong to root, whoever it runs as.
-    let bundle = rt.sleeper().edit(|config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
-    let c = rt.container(&bundle);
+fn a_process_that_waits_cannot_be_looked_into(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc's waiting process can be looked into")?;
+    // The same user with the same capabilities: only that the process is not dumpable is in the way.
+    let c = rt.container(&rt.sleeper());
     c.create().ok();
-    let environ = fs::metadata(format!("/proc/{}/environ", c.pid())).expect("the waiting process");
-    assert_eq!(environ.uid(), 0);
+    let seen = c
+        .exec(&["sh", "-c", "readlink /proc/1/exe; ls -l /proc/1/fd | grep -e ' -> '; cat /proc/1/environ"])
+        .fails();
+    assert_eq!(seen.stdout, "");
+    c.start().ok();
+    assert!(eventually(|| c.exec(&["readlink", "/proc/1/exe"]).out() == "/bin/busybox"));
+    Ok(())
+}
+
+fn parts_of_procfs_and_other_filesystems_are_refused_on_proc(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc before 1.2 lets some of them pass")?;
+    for (kind, destination) in [
+        ("sysfs", "/proc/sys"),
+        ("proc", "/proc/sys"),
+        ("sysfs", "/proc/1/attr"),
+        ("tmpfs", "/proc/self"),
+        ("sysfs", "/proc"),
+    ] {
+        let bundle = rt.bundle(&["true"]).edit(|config| add_mount(config, destination, kind, kind, &[]));
+        let ran = rt.container(&bundle).run();
+        assert!(!ran.status.success(), "{kind} on {destination}: {ran}");
+        rt.assert_clean();
+    }
+    for source in ["/proc/sys", "/proc/self", "/proc/self/status"] {
+        let bundle =
+            rt.bundle(&["true"]).edit(|config| add_mount(config, "/proc", "bind", source, &["bind"]));
+        let ran = rt.container(&bundle).run();
+        assert!(!ran.status.success(), "{source} on /proc: {ran}");
+        rt.assert_clean();
+    }
+    Ok(())
+}
+
+fn what_is_mounted_over_the_hosts_proc_is_not_written_to(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc before 1.2.8 has CVE-2025-52881")?;
+    let bundle = rt.script("cat /proc/sys/net/ipv4/ip_default_ttl").edit(|config| {
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ip_default_ttl": "77" });
+    });
+    // A file that would take the value is there.
+    let script = "mount -t tmpfs none /proc/sys && mkdir -p /proc/sys/net/ipv4 && \
+        > /proc/sys/net/ipv4/ip_default_ttl && exec \"$@\"";
+    let shell = in_shell(script, &rt.container(&bundle).run_command(&[]));
+    let mut command = command("unshare", &["--mount", "--propagation", "private"]);
+    command.arg(shell.get_program()).args(shell.get_args());
+    command.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run(command).fails_with("something is mounted over a part of /proc on the host");
+    Ok(())
+}
+
+fn a_label_that_the_kernel_cannot_apply_is_refused(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc words it otherwise")?;
+    let has_apparmor =
+        fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
+    if has_apparmor || Path::new("/sys/fs/selinux/enforce").exists() {
+        return skip("this kernel has AppArmor or SELinux");
+    }
+    rt.sh("true", |config| config["process"]["apparmorProfile"] = json!("strict"))
+        .fails_with("AppArmor is not enabled");
+    rt.sh("true", |config| config["process"]["selinuxLabel"] = json!("u:r:t:s0"))
+        .fails_with("SELinux is not enabled");
+    rt.sh("true", |config| config["linux"]["mountLabel"] = json!("u:r:t:s0"))
+        .fails_with("SELinux is not enabled");
+    Ok(())
+}
+
+fn the_path_of_a_bundle_does_not_act_on_a_terminal(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc prints it as it is")?;
+    let path = rt.scratch("b\u{1b}[2J\u{202e}");
+    fs::create_dir(&path).expect("making a directory");
+    let log = rt.scratch("log").display().to_string();
+    let shown = rt.call(&["--log", &log, "run", "--bundle", &path.to_string_lossy(), "x"]).fails();
+    assert!(shown.stderr.contains("b\\x1b[2J\\u202e"), "{shown}");
+    assert!(!shown.stderr.contains(['\u{1b}', '\u{202e}']), "{shown}");
+    Ok(())
+}
+
+fn devices_of_the_host_in_a_user_namespace_run_nothing(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc adds no flags")?;
+    let bundle = rt.bundle(&["cat", "/proc/self/mountinfo"]).edit(|config| {
+        push(config, "/linux/namespaces", json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    });
+    let ran = rt.container(&bundle).run().ok();
+    let mounts = host::parse_mounts(&ran.stdout);
+    let null = mounts.iter().find(|mount| mount.target == "/dev/null").expect("the host's node is bound");
+    assert!(null.has("nosuid") && null.has("noexec"), "{null:?}");
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The shim when something goes wrong around it: containerd is killed and comes back, the shim itself is killed, nobody
 //! reads, a logger dies, calls come by the hundred and the thousand.
 //!
-//! `CORACLE_EXEC_CYCLES` says how many execs the long check makes (200).
+//! `CORACLE_EXEC_CYCLES` says how many execs the long check makes; without it 1000, and 200 with containerd's own shim.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_logger_that_dies_stops_nobody,
         much_output_costs_no_memory,
         events_wait_for_a_daemon_that_is_away,
+        a_disk_that_hangs_stops_only_who_writes_to_it,
     ];
     let mut tests = trials(&on_each_version, &Place::of_shims(), &[]);
     tests.extend(trials(&checks, &Place::newest(), KNOWN_OF_RUNC));
@@ -206,7 +207,9 @@ fn kibibytes(pid: i32, field: &str) -> u64 {
 }
 
 fn execs_leave_nothing_in_the_shim(bench: &Bench) {
-    let cycles = std::env::var("CORACLE_EXEC_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let usual = if bench.runtime.is_ours() { 1000 } else { 200 };
+    let cycles =
+        std::env::var("CORACLE_EXEC_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let shim = Shim::own(bench);
     let hand = shim.sleeping();
     let pid = shim.pid();
@@ -410,4 +413,73 @@ fn events_wait_for_a_daemon_that_is_away(bench: &Bench) {
     tasks.shutdown(&hand.id).expect("Shutdown");
     assert!(eventually(|| hand.shims().is_empty()), "{:?}", hand.shims());
     assert!(leftovers::cgroups(&hand.id).is_empty());
+}
+
+/// A file system of its own, in a file; it is thawed and unmounted when dropped.
+struct Disk {
+    mount: std::path::PathBuf,
+}
+
+impl Disk {
+    fn new(hand: &coracle_integration::engine::shim::Hand) -> Self {
+        let (image, mount) = (hand.path("image"), hand.path("disk"));
+        File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("making an image");
+        fs::create_dir(&mount).expect("making a directory");
+        let disk = Self { mount };
+        call("mkfs.ext2", &["-q", "-F", &image.display().to_string()]);
+        call("mount", &["-o", "loop", &image.display().to_string(), &disk.path()]);
+        disk
+    }
+
+    fn path(&self) -> String {
+        self.mount.display().to_string()
+    }
+}
+
+#[track_caller]
+fn call(program: &str, words: &[&str]) {
+    coracle_integration::command::run(coracle_integration::command::command(program, words)).ok();
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for (program, words) in [("fsfreeze", vec!["-u"]), ("umount", vec![])] {
+            // It may be thawed already.
+            let mut command = std::process::Command::new(program);
+            let _ = command.args(words).arg(&self.mount).stderr(std::process::Stdio::null()).status();
+        }
+    }
+}
+
+fn a_disk_that_hangs_stops_only_who_writes_to_it(bench: &Bench) {
+    let shim = Shim::own(bench);
+    let hand = shim.script("echo before; read word; seq 20000; echo end");
+    let disk = Disk::new(&hand);
+    let log = disk.mount.join("log");
+    let uri = format!("file://{}", log.display());
+    let input = hand.fifo("fifo.in");
+    let hand = hand.request(|request| {
+        request.stdin = input.display().to_string();
+        (request.stdout, request.stderr) = (uri.clone(), uri.clone());
+    });
+    let hand = hand.up();
+    let read = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(eventually(|| read() == "before\n"), "{:?}", read());
+    call("fsfreeze", &["-f", &disk.path()]);
+    OpenOptions::new().write(true).open(&input).expect("opening a FIFO").write_all(b"go\n").expect("writing");
+    let pid = shim.tasks.state(&hand.id, "").expect("State").pid.cast_signed();
+    assert!(eventually(|| host::is_asleep(pid)), "the writer never waits");
+    // Everything else goes on.
+    assert_eq!(shim.tasks.state(&hand.id, "").map(|state| state.status), Ok(Status::Running as i32));
+    assert_eq!(hand.exec_to_end("one", &["echo", "here"]), (0, "here\n".to_owned()));
+    let side = shim.script("echo side").up();
+    side.exits(0);
+    side.delete();
+    call("fsfreeze", &["-u", &disk.path()]);
+    hand.exits(0);
+    let all: String = (1..=20000).map(|number| format!("{number}\n")).chain(["end\n".to_owned()]).collect();
+    assert!(eventually(|| read() == format!("before\n{all}")), "{} bytes", read().len());
+    drop(disk);
+    hand.delete();
+    shim.anchor().end();
 }

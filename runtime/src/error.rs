@@ -103,9 +103,42 @@ impl Error {
         self
     }
 
+    /// The same error, with at most `most` bytes of each of its texts.
+    #[must_use]
+    pub fn shortened(&self, most: usize) -> Self {
+        let cut = |text: &str| {
+            if text.len() <= most {
+                return text.to_owned();
+            }
+            format!("{}…", (0..=most).rev().find_map(|end| text.get(..end)).unwrap_or_default())
+        };
+        Self {
+            message: cut(&self.message),
+            place: self.place.as_deref().map(cut),
+            hint: self.hint.as_deref().map(cut),
+            ..self.clone()
+        }
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The same for a caller who gave `below` (`process`) in a `document` of its own, and not in `config.json`: the place
+    /// becomes part of the message, with the document's name.
+    #[must_use]
+    pub fn of_document(mut self, below: &str, document: &str) -> Self {
+        let is_there = |place: &String| {
+            place.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if let Some(place) = self.place.take_if(|place| is_there(place)) {
+            self.message = match self.kind {
+                Kind::Config => format!("{place} of {document}: {}", self.message),
+                _ => format!("{} ({place} of {document})", self.message),
+            };
+        }
+        self
     }
 
     /// The errno of the system call that failed, if one did.
@@ -185,6 +218,16 @@ impl<T> Doing<T> for Result<T, std::io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_the_document_that_its_place_is_in() {
+        let of = |error: Error| error.of_document("process", "the request").to_string();
+        let wrong = Error::config("process.cwd", "it must be absolute");
+        assert_eq!(of(wrong), "process.cwd of the request: it must be absolute");
+        let failed = Error::os(Errno::NOENT, "execute /x").at("process.args[0]");
+        assert_eq!(of(failed), "execute /x (process.args[0] of the request): no such file or directory");
+        assert_eq!(of(Error::config("processes", "no")), "config.json: processes: no");
+    }
 
     #[test]
     fn an_error_names_operation_place_errno_and_advice_in_one_line() {

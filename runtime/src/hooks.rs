@@ -22,8 +22,9 @@ use serde::Serialize;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::interrupt::{self, Interrupt, Waited};
+use crate::sys::process::close_on_exec_from;
 
-/// How much of what a failed hook printed is shown, in bytes.
+/// How much of what a failed hook printed is shown, in bytes: the end of it, where the reason mostly stands.
 const SHOWN_OUTPUT: u64 = 4096;
 
 /// The container's state as hooks get it: runtime-spec, runtime.md "State".
@@ -59,8 +60,8 @@ pub enum Side<'a> {
     Runtime(Option<&'a Interrupt>),
     /// The container's: where the caller is.
     Container {
-        /// For hooks without an environment of their own; nothing: the runtime's.
-        env: Option<&'a [CString]>,
+        /// For hooks without an environment of their own.
+        env: &'a [CString],
     },
 }
 
@@ -107,12 +108,12 @@ fn run_one(hook: &Hook, state: &HookState, side: Side<'_>) -> Result<()> {
             command.env_clear();
             command.envs(own.iter().map(|entry| entry.split_once('=').unwrap_or((entry, ""))));
         }
-        (None, Side::Container { env: Some(env) }) => {
+        (None, Side::Container { env }) => {
             command.env_clear();
             command.envs(env.iter().filter_map(|entry| name_and_value(entry.to_bytes())));
         }
-        // As with runc.
-        (None, _) => {}
+        // The caller's, as with runc.
+        (None, Side::Runtime(_)) => {}
     }
     // The bundle may be gone when the container is deleted.
     if matches!(side, Side::Runtime(_)) && Path::new(&state.bundle).is_dir() {
@@ -121,6 +122,9 @@ fn run_one(hook: &Hook, state: &HookState, side: Side<'_>) -> Result<()> {
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
+    crate::sys::signal::reset_before_exec(&mut command);
+    // The caller's too: who deletes a container, or starts it, may have left some open.
+    close_on_exec_from(3).doing(|| "keep descriptors from the hook")?;
     let mut child = command.spawn().doing(|| format!("execute {}", path.display()))?;
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     let interrupt = match side {
@@ -184,12 +188,15 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The beginning of what the hook printed.
+/// The end of what the hook printed.
 fn shown(mut output: File) -> String {
     let mut text = Vec::new();
-    let read = output.seek(SeekFrom::Start(0)).and_then(|_| output.take(SHOWN_OUTPUT).read_to_end(&mut text));
+    let left_out = output.metadata().map_or(0, |file| file.len().saturating_sub(SHOWN_OUTPUT));
+    let read =
+        output.seek(SeekFrom::Start(left_out)).and_then(|_| output.take(SHOWN_OUTPUT).read_to_end(&mut text));
+    let mark = if left_out == 0 { "" } else { "... " };
     match read {
-        Ok(_) => String::from_utf8_lossy(&text).trim_end().to_owned(),
+        Ok(_) => format!("{mark}{}", String::from_utf8_lossy(&text).trim_end()),
         Err(error) => format!("(unreadable: {error})"),
     }
 }

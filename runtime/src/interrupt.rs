@@ -41,7 +41,7 @@ impl Interrupt {
     }
 
     /// An error if somebody has asked to end. A signal that the caller ignores (nohup(1)) asks for nothing.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         while let Ok(Some(info)) = self.0.read_signal() {
             let number = info.ssi_signo as i32;
             if is_ignored(number) {
@@ -54,16 +54,32 @@ impl Interrupt {
     }
 }
 
+impl AsFd for Interrupt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Waits until a descriptor is readable, until the time is over, or until `interrupt` tells of a signal, which is an
-/// error.
+/// error. A limit that ends later than the clock can tell is none.
 pub fn wait(fd: BorrowedFd<'_>, interrupt: Option<&Interrupt>, limit: Option<Duration>) -> Result<Waited> {
-    let deadline = limit.map(|limit| Instant::now() + limit);
+    wait_until(fd, PollFlags::IN, interrupt, limit)
+}
+
+/// As [`wait`], for what else can be waited for at a descriptor.
+pub fn wait_until(
+    fd: BorrowedFd<'_>,
+    ready: PollFlags,
+    interrupt: Option<&Interrupt>,
+    limit: Option<Duration>,
+) -> Result<Waited> {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
-        let mut fds = vec![PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        fds.extend(interrupt.map(|watch| PollFd::from_borrowed_fd(watch.0.as_fd(), PollFlags::IN)));
+        let mut fds = vec![PollFd::from_borrowed_fd(fd, ready)];
+        fds.extend(interrupt.map(|watch| PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN)));
         match poll(&mut fds, left.as_ref()) {
             Ok(0) => return Ok(Waited::TimedOut),
             Ok(_) | Err(Errno::INTR) => {}
@@ -77,5 +93,17 @@ pub fn wait(fd: BorrowedFd<'_>, interrupt: Option<&Interrupt>, limit: Option<Dur
         if let Some(interrupt) = interrupt {
             interrupt.check()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_limit_is_none() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(writer);
+        assert_eq!(wait(reader.as_fd(), None, Some(Duration::MAX)).unwrap(), Waited::Ready);
     }
 }

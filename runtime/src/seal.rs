@@ -4,8 +4,9 @@
 //! overwrite it, and with it every later run on the host. Commands that clone a process into a container therefore run
 //! from an image that nobody can write. In the order in which they are tried, and of their cost:
 //!
-//! 1. the file itself, where the filesystem keeps it from writers: immutable, fs-verity, or on a read-only mount
-//!    (`make install PROTECT=1`). Nothing is to be done.
+//! 1. the file itself, where the filesystem keeps it from writers: fs-verity, a read-only mount, or the immutable flag
+//!    (`make install PROTECT=1`). Nothing is to be done. The flag is no obstacle to who may take it away, by a descriptor
+//!    that is open for reading alone: it counts for [`Writers::Ordinary`] only.
 //! 2. the file seen through an overlay filesystem without an upper layer, on a mount of its own that stands nowhere:
 //!    such a filesystem can't be written nor made writable. The program begins anew from there.
 //! 3. a copy in sealed memory, for users who may not mount. The program begins anew from there.
@@ -27,11 +28,20 @@ use rustix::mount::{
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::exec::{CStringArray, fexecve};
 
-/// Makes sure that this program runs from an image that nobody can write. Returns when it does already; otherwise the
-/// program begins anew, from such an image.
-pub fn ensure() -> Result<()> {
+/// Who could try to write to the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Processes without CAP_LINUX_IMMUTABLE in the host's user namespace.
+    Ordinary,
+    /// Processes with any capability.
+    All,
+}
+
+/// Makes sure that this program runs from an image that these writers can't write. Returns when it does already;
+/// otherwise the program begins anew, from an image that nobody can write.
+pub fn ensure(writers: Writers) -> Result<()> {
     let own = own_executable()?;
-    if is_sealed(&own) || is_kept_from_writers(&own)? {
+    if is_kept_from(writers, &own)? {
         return Ok(());
     }
     let image = protected(&own)?;
@@ -42,19 +52,18 @@ pub fn ensure() -> Result<()> {
         entry
     }))?);
     Err(Error::os(fexecve(&image, &args, &env), "execute the protected image of the runtime")
-        .hint("a memory file must be executable: see /proc/sys/vm/memfd_noexec; or protect the installed file with chattr +i"))
+        .hint("a memory file must be executable: see /proc/sys/vm/memfd_noexec; or put the installed file on a read-only mount"))
 }
 
 /// Whether this program runs from an image that nobody can write.
 pub fn is_protected() -> Result<bool> {
-    let own = own_executable()?;
-    Ok(is_sealed(&own) || is_kept_from_writers(&own)?)
+    is_kept_from(Writers::All, &own_executable()?)
 }
 
 /// The image of this program to execute so that it [`is_protected`].
 pub fn image() -> Result<OwnedFd> {
     let own = own_executable()?;
-    if is_sealed(&own) || is_kept_from_writers(&own)? { Ok(own) } else { protected(&own) }
+    if is_kept_from(Writers::All, &own)? { Ok(own) } else { protected(&own) }
 }
 
 fn own_executable() -> Result<OwnedFd> {
@@ -78,10 +87,17 @@ fn is_sealed(file: &OwnedFd) -> bool {
     fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
 }
 
-fn is_kept_from_writers(file: &OwnedFd) -> Result<bool> {
+fn is_kept_from(writers: Writers, file: &OwnedFd) -> Result<bool> {
+    if is_sealed(file) {
+        return Ok(true);
+    }
     let info = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
         .doing(|| "look at the runtime's own executable")?;
-    if info.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::VERITY) {
+    let enough = match writers {
+        Writers::Ordinary => StatxAttributes::IMMUTABLE | StatxAttributes::VERITY,
+        Writers::All => StatxAttributes::VERITY,
+    };
+    if info.stx_attributes.intersects(enough) {
         return Ok(true);
     }
     let filesystem = fstatvfs(file).doing(|| "look at the filesystem of the runtime's own executable")?;

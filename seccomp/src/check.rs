@@ -35,14 +35,14 @@ pub enum Concern {
     Alternatives,
     /// A value of which some bits do not count.
     IgnoredBits,
-    /// A test of 64 bits where the kernel uses 32, so that a denial can be evaded.
+    /// A condition that the caller can meet or not meet at will, so that what the rule is for can be evaded.
     Evasion,
 }
 
 impl Concern {
     /// Whether it is common in sound profiles, which are written for many architectures and kernels.
     pub const fn is_note(self) -> bool {
-        matches!(self, Concern::AbsentCall | Concern::NoEffect)
+        matches!(self, Concern::AbsentCall | Concern::NoEffect | Concern::ForeignArchitecture)
     }
 }
 
@@ -211,14 +211,20 @@ impl Report<'_> {
         }
     }
 
-    /// An equality test in a rule that denies, under a default that permits: setting an unused high bit evades it.
+    /// Conditions that don't see what the kernel sees, in a rule that permits or denies other than the default action.
     fn evasion(&mut self, position: usize, rule: &Rule) {
         let permits = |value: u32| matches!(value & ret::ACTION, ret::ALLOW | ret::LOG);
-        let default = resolve::default_return(self.profile);
-        if !permits(default)
-            || permits(rule.action.return_value(rule.errno_ret))
-            || !self.sections.iter().any(|section| section.arch.has_wide_arguments())
-        {
+        let permitting = permits(rule.action.return_value(rule.errno_ret));
+        if permits(resolve::default_return(self.profile)) == permitting || rule.args.is_empty() {
+            return;
+        }
+        self.high_bits(position, rule, permitting);
+        self.multiplexed(position, rule, permitting);
+    }
+
+    /// A test of 64 bits where the kernel uses 32: setting an unused high bit makes the value unequal and larger.
+    fn high_bits(&mut self, position: usize, rule: &Rule, permitting: bool) {
+        if !self.sections.iter().any(|section| section.arch.has_wide_arguments()) {
             return;
         }
         for (name, narrow) in NARROW_ARGUMENTS {
@@ -226,15 +232,53 @@ impl Report<'_> {
                 continue;
             }
             for (index, condition) in rule.args.iter().enumerate() {
-                if condition.op == Operator::Equal && narrow.contains(&condition.index) {
+                let Condition { value, op, .. } = *condition;
+                let advice = match op {
+                    Operator::NotEqual | Operator::Greater | Operator::GreaterOrEqual if permitting => {
+                        "permits every value; list those that are meant by SCMP_CMP_EQ".to_owned()
+                    }
+                    Operator::Equal if !permitting => format!(
+                        "evades the rule; use SCMP_CMP_MASKED_EQ with value 4294967295 and valueTwo {value}"
+                    ),
+                    Operator::Less | Operator::LessOrEqual if !permitting => {
+                        "evades the rule; use SCMP_CMP_MASKED_EQ for the bits that are meant".to_owned()
+                    }
+                    Operator::MaskedEqual if !permitting && value > u64::from(u32::MAX) => {
+                        "evades the rule; use a mask (value) of at most 4294967295".to_owned()
+                    }
+                    _ => continue,
+                };
+                if narrow.contains(&condition.index) {
                     let message = format!(
                         "the kernel uses the low 32 bits of this argument of {name}, and the test compares 64: a \
-                         high bit evades the rule; use SCMP_CMP_MASKED_EQ with value 4294967295 and valueTwo {}",
-                        condition.value
+                         high bit {advice}"
                     );
                     let path = format!("syscalls[{position}].args[{index}]");
                     self.add(position + 1, path, Concern::Evasion, message);
                 }
+            }
+        }
+    }
+
+    /// Conditions on a call that also comes through socketcall(2) or ipc(2): there its first argument is the selector,
+    /// and the second one a pointer of the caller's choice.
+    fn multiplexed(&mut self, position: usize, rule: &Rule, permitting: bool) {
+        // A denial whose conditions are about the first argument alone becomes one of the call whatever its arguments.
+        if !permitting && rule.args.iter().all(|condition| condition.index == 0) {
+            return;
+        }
+        for name in &rule.names {
+            let Some(call) = Syscall::by_name(name) else { continue };
+            let way = self.sections.iter().find(|section| resolve::is_multiplexed(call, section.arch));
+            if let Some(section) = way {
+                let what =
+                    if permitting { "permits it whatever its arguments" } else { "can be evaded there" };
+                let message = format!(
+                    "on {} {name} also comes through a multiplexing call, where a filter can't see its arguments: the \
+                     rule {what}; leave that architecture out, or the conditions",
+                    section.arch
+                );
+                self.add(position + 1, format!("syscalls[{position}].args"), Concern::Evasion, message);
             }
         }
     }
@@ -273,7 +317,7 @@ impl Report<'_> {
     /// Conditional rules that another conditional rule, tried before them, makes void.
     fn conditional(&mut self) {
         let sections = self.sections;
-        for section in sections.iter().filter(|section| section.arch.has_wide_arguments()) {
+        for section in sections {
             for call in &section.calls {
                 let Decision::When { first, count } = call.decision else {
                     continue;
@@ -468,6 +512,53 @@ mod tests {
         let rules = json!([{"names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "args": [args(1, "SCMP_CMP_EQ", 0x5412)]}]);
         let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
         assert_eq!(findings(profile), [("syscalls[0].args[0]".into(), Concern::Evasion)]);
+    }
+
+    #[test]
+    fn permissions_that_a_high_bit_widens_are_found() {
+        let evasion = [("syscalls[0].args[0]".to_owned(), Concern::Evasion)];
+        for (op, found) in [
+            ("SCMP_CMP_NE", &evasion[..]),
+            ("SCMP_CMP_GT", &evasion),
+            ("SCMP_CMP_GE", &evasion),
+            ("SCMP_CMP_EQ", &[]),
+            ("SCMP_CMP_LT", &[]),
+            ("SCMP_CMP_LE", &[]),
+        ] {
+            let rule = json!([{"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [args(0, op, 40)]}]);
+            assert_eq!(one(rule), found, "{op}");
+        }
+        let pointer =
+            json!([{"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [args(3, "SCMP_CMP_NE", 40)]}]);
+        assert_eq!(one(pointer), [], "no argument of 32 bits");
+    }
+
+    #[test]
+    fn conditions_that_a_multiplexing_call_goes_round_are_found() {
+        let on_x86 = |default: &str, action: &str, index: u32| {
+            findings(json!({
+                "defaultAction": default,
+                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+                "syscalls": [{"names": ["sendto", "dup"], "action": action, "args": [args(index, "SCMP_CMP_EQ", 1)]}],
+            }))
+        };
+        let evasion = [("syscalls[0].args".to_owned(), Concern::Evasion)];
+        assert_eq!(on_x86("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", 0), evasion);
+        assert_eq!(on_x86("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", 2), evasion);
+        assert_eq!(on_x86("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", 2), evasion);
+        assert_eq!(on_x86("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", 0), [], "denied whatever its arguments");
+    }
+
+    #[test]
+    fn conditions_are_compared_by_the_bits_that_count() {
+        let rules = json!([
+            {"names": ["_llseek"], "action": "SCMP_ACT_ALLOW", "args": [args(0, "SCMP_CMP_EQ", 0x1_0000_0001)]},
+            {"names": ["_llseek"], "action": "SCMP_ACT_LOG", "args": [args(0, "SCMP_CMP_EQ", 1), args(1, "SCMP_CMP_EQ", 0)]},
+        ]);
+        let found = findings(json!({
+            "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"], "syscalls": rules
+        }));
+        assert!(found.contains(&("syscalls[1]".into(), Concern::Shadowed)), "{found:?}");
     }
 
     #[test]

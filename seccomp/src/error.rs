@@ -77,6 +77,9 @@ pub enum Problem {
     /// `SCMP_ACT_NOTIFY` without a socket to send the listener to.
     #[error("required, because {0} uses SCMP_ACT_NOTIFY: the path of the agent's socket")]
     NotifyWithoutListener(String),
+    /// A path with a NUL in it.
+    #[error("no path: it has a NUL character")]
+    NulInPath,
     /// Metadata for an agent that is not named.
     #[error("must not be set without listenerPath")]
     MetadataWithoutListener,

@@ -19,7 +19,7 @@ mod tables;
 pub use arch::{Arch, Endian, X32_BIT};
 pub use bpf::{SeccompData, SockFilter};
 pub use check::{Concern, Finding, check};
-pub use compile::{FLAG_NEW_LISTENER, FLAG_TSYNC_ESRCH, Listener, Program, compile};
+pub use compile::{FLAG_NEW_LISTENER, Listener, Program, compile};
 pub use disasm::disassemble;
 pub use error::{Error, Problem};
 pub use features::{Features, features};

@@ -238,14 +238,13 @@ fn decide(
     arch: Arch,
     alternatives: &mut Vec<Alternative>,
 ) -> Result<Decision, Error> {
-    let first = alternatives.len();
+    let mut new = Vec::with_capacity(group.len());
     for claim in group {
         let Some(rule) = profile.syscalls.get(claim.rule as usize) else {
             continue;
         };
         let ret = rule.action.return_value(rule.errno_ret);
         if rule.args.is_empty() && claim.selector == 0 {
-            alternatives.truncate(first);
             return Ok(Decision::Always { ret, rule: claim.rule });
         }
         let sets: Vec<Vec<Condition>> = if rule.args_are_alternatives() {
@@ -256,15 +255,11 @@ fn decide(
         for set in sets {
             let conditions = normalise(set, claim.selector, arch);
             if conditions.is_empty() {
-                alternatives.truncate(first);
                 return Ok(Decision::Always { ret, rule: claim.rule });
             }
-            alternatives.push(Alternative { conditions, ret, rule: claim.rule });
+            new.push(Alternative { conditions, ret, rule: claim.rule });
         }
     }
-    let Some(new) = alternatives.get_mut(first..) else {
-        return Ok(Decision::When { first: 0, count: 0 });
-    };
     new.sort_by(order);
     for pair in new.windows(2) {
         if let [a, b] = pair
@@ -277,17 +272,10 @@ fn decide(
         }
     }
     // What remains equal says the same twice.
-    let mut index = first;
-    while index + 1 < alternatives.len() {
-        let same = alternatives.get(index).map(|a| &a.conditions)
-            == alternatives.get(index + 1).map(|b| &b.conditions);
-        if same {
-            alternatives.remove(index + 1);
-        } else {
-            index += 1;
-        }
-    }
-    Ok(Decision::When { first: first as u32, count: (alternatives.len() - first) as u32 })
+    new.dedup_by(|later, earlier| later.conditions == earlier.conditions);
+    let (first, count) = (alternatives.len() as u32, new.len() as u32);
+    alternatives.append(&mut new);
+    Ok(Decision::When { first, count })
 }
 
 /// Brings conditions into one form: by rising argument, unused bits cleared, those that always hold left out, the
@@ -300,6 +288,7 @@ fn normalise(mut conditions: Vec<Condition>, selector: u8, arch: Arch) -> Vec<Co
     let width = width(arch);
     conditions.retain(|condition| condition.op != Operator::MaskedEqual || condition.value & width != 0);
     for condition in &mut conditions {
+        condition.value &= width;
         condition.value_two &= if condition.op == Operator::MaskedEqual { condition.value } else { 0 };
     }
     conditions.sort_by_key(|condition| condition.index);

@@ -58,6 +58,10 @@ HOT = [
     "sendmsg", "poll", "ppoll", "brk", "lseek", "ioctl", "fcntl", "getpid", "clock_gettime", "pread64",
 ]
 
+# From 424 on (Linux 5.1) a call has one number on every architecture. 31-bit s390 went with Linux 6.19, so that no tree
+# of the newer kind has its last calls, which kernels up to 6.18 have all the same.
+S390_SHARED = range(424, 470)
+
 DEFINE = re.compile(r"^#define\s+__NR_(\w+)\s+(.+?)\s*$")
 NOT_CALLS = {"syscalls", "Linux", "Linux_syscalls", "SYSCALL_BASE"}
 
@@ -112,6 +116,8 @@ def main():
         if arch == "ARM":
             calls |= ARM_PRIVATE
         table[arch] = calls
+    shared = {name: number for name, number in table["S390X"].items() if number in S390_SHARED}
+    table["S390"] = shared | table["S390"]
     names = sorted(set(MULTIPLEXED).union(*table.values()))
     index = {name: position for position, name in enumerate(names)}
 

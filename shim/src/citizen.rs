@@ -2,9 +2,11 @@
 
 use std::ffi::CStr;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use coracle::error::{Doing, Error, Kind, Result};
-use rustix::process::{Pid, getpid, getppid};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, getpid, getppid, getrlimit, setrlimit};
 
 use crate::sys;
 
@@ -16,6 +18,9 @@ const HIGHEST_SCORE: i32 = 1000;
 
 /// Variables of containerd's service that mean containerd alone: sd_notify(3), sd_listen_fds(3).
 const NOT_OURS: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
+/// The limit of open descriptors that the shim was started with, once it has raised its own.
+static INHERITED_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// The environment that the daemon inherits.
 pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
@@ -70,9 +75,26 @@ pub fn set_core_group() -> Result<()> {
     }
 }
 
-/// Settles the daemon: its name, its descendants' way to it, its working directory.
+/// Lets the shim open as many descriptors as it may: one shim has the streams of all containers of a pod, and of all
+/// their execs, and systemd starts services with a soft limit of 1024 (systemd.exec(5)).
+fn raise_descriptor_limit() -> Result<()> {
+    let inherited = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: inherited.maximum, ..inherited };
+    setrlimit(Resource::Nofile, raised).doing(|| "raise the shim's limit of open descriptors")?;
+    INHERITED_LIMIT.get_or_init(|| inherited);
+    Ok(())
+}
+
+/// Gives a copy of the shim the limit of open descriptors back that the shim was started with: what the copy executes
+/// is to have it. Does nothing where it wasn't raised.
+pub fn restore_descriptor_limit() -> Result<(), Errno> {
+    INHERITED_LIMIT.get().map_or(Ok(()), |inherited| setrlimit(Resource::Nofile, *inherited))
+}
+
+/// Settles the daemon: its name, its limits, its descendants' way to it, its working directory.
 pub fn settle() -> Result<()> {
     rustix::thread::set_name(NAME).doing(|| "set the shim's name")?;
+    raise_descriptor_limit()?;
     rustix::process::set_child_subreaper(Some(own_pid())).doing(|| "become a subreaper")?;
     std::env::set_current_dir("/").doing(|| "change to the directory /")
 }

@@ -28,7 +28,13 @@ pub fn delete(invocation: &Invocation) -> Result<()> {
     logger::to_stderr(level);
     let bundle = invocation.bundle()?;
     let seen = load_last_words(&bundle);
-    daemon::with_reaper(async |reaper| clean(&reaper, invocation, &bundle).await)?;
+    let cleaned = daemon::with_reaper(async |reaper| {
+        clean(&reaper, invocation, &bundle).await;
+        Ok(())
+    });
+    if let Err(error) = cleaned {
+        log::error!("clean up after container {}: {error}", invocation.id);
+    }
     if let Ok(address) = std::fs::read_to_string(bundle.join("address")) {
         socket::remove_dead(socket::path_of(&address));
     }
@@ -45,14 +51,16 @@ pub fn delete(invocation: &Invocation) -> Result<()> {
     info::print(&bytes)
 }
 
-async fn clean(reaper: &Rc<Reaper>, invocation: &Invocation, bundle: &Path) -> Result<()> {
+/// Takes away what can be. Whatever the runtime fails with, the rest is done, and the exit status told: containerd takes
+/// the container for gone either way.
+async fn clean(reaper: &Rc<Reaper>, invocation: &Invocation, bundle: &Path) {
     let options = Options::load(bundle);
     let of = Of { namespace: &invocation.namespace, id: &invocation.id, bundle, shares_pids: false };
     let runtime = Runtime::new(of, &options, reaper.clone());
-    match runtime.delete(true).await {
-        Err(error) if error.kind() != Kind::NotFound => return Err(error),
-        _ => {}
+    if let Err(error) = runtime.delete(true).await
+        && error.kind() != Kind::NotFound
+    {
+        log::error!("take container {} away: {error}", invocation.id);
     }
     rootfs::unmount_all(reaper, &bundle.join("rootfs")).await;
-    Ok(())
 }

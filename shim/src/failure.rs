@@ -55,7 +55,8 @@ impl From<Error> for Failure {
             Kind::NotFound => Code::NOT_FOUND,
             Kind::Exists => Code::ALREADY_EXISTS,
             Kind::State => Code::FAILED_PRECONDITION,
-            Kind::Unsupported => Code::UNIMPLEMENTED,
+            // UNIMPLEMENTED would be a method that isn't there: containerd tries Create again by an older service then.
+            Kind::Unsupported => Code::INVALID_ARGUMENT,
         };
         Self::new(code, error.to_string())
     }

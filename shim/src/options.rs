@@ -85,10 +85,22 @@ impl Options {
     /// They are of another type, or can't be read.
     pub fn read(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(Self::default()) };
-        Self::read_known(any)?.ok_or_else(|| {
+        let options = Self::read_known(any)?.ok_or_else(|| {
             Error::new(Kind::Config, format!("the runtime options are of the type {:?}", any.type_url))
                 .hint("this shim takes containerd.runc.v1.Options and runtimeoptions.v1.Options")
-        })
+        })?;
+        for (name, value) in
+            [("CriuImagePath", &options.criu_image_path), ("CriuWorkPath", &options.criu_work_path)]
+        {
+            if !value.is_empty() {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("the runtime option {name} is {value:?}: the runtime has no checkpoint yet"),
+                )
+                .hint("leave the option out"));
+            }
+        }
+        Ok(options)
     }
 
     /// The options in `any`; nothing where it holds something else.
@@ -224,6 +236,13 @@ mod tests {
             proto::runc::CreateOptions { io_uid: 7, io_gid: 8, no_new_keyring: true, ..Default::default() };
         let options = Options::read(Some(&proto::pack(&options).unwrap())).unwrap();
         assert_eq!((options.owner(), options.no_new_keyring), (Some((7, 8)), true));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused() {
+        let options = proto::runc::Options { criu_work_path: "/work".to_owned(), ..Default::default() };
+        let error = Options::read(Some(&proto::pack(&options).unwrap())).unwrap_err().to_string();
+        assert!(error.contains("CriuWorkPath") && error.contains("leave"), "{error}");
     }
 
     #[test]

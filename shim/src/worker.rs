@@ -5,7 +5,7 @@
 //! way in. The result comes back over a socket pair, with a descriptor where there is one (a terminal's master). The
 //! copy holds no descriptor of the shim's but the socket and the log; it ends with `_exit`, so that nothing of the
 //! event loop that it is a copy of is ever run or undone there. When the shim dies, its workers are killed, and what
-//! they were about to make is not made.
+//! they were about to make is not made. A [`Helper`] is a copy that stays.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,10 +24,11 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use crate::logger;
 use crate::reaper::{Exit, Reaper};
+use crate::{citizen, logger, sys};
 
 /// The longest result, in bytes: it must lie in the socket's buffer until the worker has ended. It is a list of pids at
 /// the most, or an error's text.
@@ -54,6 +55,20 @@ where
     T: Serialize + DeserializeOwned,
     J: FnOnce() -> Result<Output<T>>,
 {
+    run_or_clean_up(reaper, streams, job, async || ()).await
+}
+
+/// As [`run`]. Where the copy was killed at its work, `clean_up` takes away what it has left half made.
+pub async fn run_or_clean_up<T, J>(
+    reaper: &Reaper,
+    streams: Streams,
+    job: J,
+    clean_up: impl AsyncFnOnce(),
+) -> Result<Output<T>>
+where
+    T: Serialize + DeserializeOwned,
+    J: FnOnce() -> Result<Output<T>>,
+{
     let (ours, theirs) = pair()?;
     let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
         Forked::Parent { pid, .. } => pid,
@@ -62,12 +77,14 @@ where
     let ended = reaper.watch(pid);
     drop((theirs, streams));
     let exit = wait(ended).await?;
-    receive(&ours)?.unwrap_or_else(|| {
-        Err(Error::new(
-            Kind::System,
-            format!("the shim's worker ended with status {} before it was done", exit.status),
-        ))
-    })
+    if let Some(result) = receive(&ours)? {
+        return result;
+    }
+    clean_up().await;
+    Err(Error::new(
+        Kind::System,
+        format!("the shim's worker ended with status {} before it was done", exit.status),
+    ))
 }
 
 /// Executes a program in a copy of this process, and gives its exit status. `begin` executes it, and returns only when it
@@ -88,6 +105,52 @@ pub async fn execute(reaper: &Reaper, streams: Streams, begin: impl FnOnce() -> 
     }
 }
 
+/// A copy of this process that goes on beside it. It is not ended with the shim; it may read from its socket that the
+/// shim is gone, or has let go of it.
+pub struct Helper {
+    /// The copy.
+    pub pidfd: OwnedFd,
+    /// What the copy says first comes from here: see [`first_word`].
+    pub socket: OwnedFd,
+}
+
+/// Makes a copy of this process that first does `prepare`, says how that ended, and, where it was no failure, goes on with
+/// what was prepared until it is done.
+pub fn start<S>(
+    streams: &Streams,
+    prepare: impl FnOnce() -> Result<S>,
+    go_on: impl FnOnce(OwnedFd, S),
+) -> Result<Helper> {
+    let (socket, theirs) = pair()?;
+    match Clone3::default().spawn().doing(|| "fork a helper")? {
+        Forked::Parent { pidfd, .. } => Ok(Helper { pidfd, socket }),
+        Forked::Child => in_a_copy(|| {
+            let socket = settle(&theirs, streams)?;
+            let stay =
+                || rustix::process::set_parent_process_death_signal(None).doing(|| "stay when the shim ends");
+            match free().and_then(|()| stay()).and_then(|()| prepare()) {
+                Ok(prepared) => {
+                    send(&socket, &Ok(((), None)))?;
+                    go_on(socket, prepared);
+                    Ok(())
+                }
+                Err(error) => send::<()>(&socket, &Err(error)),
+            }
+        }),
+    }
+}
+
+/// Waits until a helper has prepared itself. Gives the socket back: the helper is held as long as that is open.
+pub async fn first_word(socket: OwnedFd) -> Result<OwnedFd> {
+    let socket = sys::watch(socket, Interest::READABLE).doing(|| "wait for a helper")?;
+    let _ready = socket.readable().await.doing(|| "wait for a helper")?;
+    match receive::<()>(socket.get_ref())? {
+        Some(prepared) => prepared?,
+        None => return Err(Error::new(Kind::System, "the shim's helper ended before it was ready")),
+    };
+    Ok(socket.into_inner())
+}
+
 fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -103,12 +166,16 @@ where
     T: Serialize,
     J: FnOnce() -> Result<Output<T>>,
 {
-    let work = AssertUnwindSafe(|| {
+    in_a_copy(|| {
         let socket = settle(socket, streams)?;
-        let result = job();
+        let result = free().and_then(|()| job());
         send(&socket, &result)
-    });
-    match std::panic::catch_unwind(work) {
+    })
+}
+
+/// Does `work`, and ends this process. A failure that could not be told otherwise is in the log.
+fn in_a_copy(work: impl FnOnce() -> Result<()>) -> ! {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => exit_now(0),
         Ok(Err(error)) => log::error!("a worker of the shim: {error}"),
         Err(_) => log::error!("a worker of the shim panicked"),
@@ -116,8 +183,17 @@ where
     exit_now(1)
 }
 
-/// Makes the copy a process of its own.
+/// Settles the copy, or tells over the socket why that isn't possible.
 fn settle(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
+    become_own(socket, streams).inspect_err(|error| {
+        // Where the descriptors weren't moved, the socket is still the one that it was; else the log has it.
+        let _ = send::<()>(socket, &Err(error.clone()));
+    })
+}
+
+/// Makes the copy a process of its own: with these standard streams, and without the shim's descriptors. Gives the
+/// socket, which has another number now.
+fn become_own(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .doing(|| "ask to be ended with the shim")?;
     let null =
@@ -142,10 +218,15 @@ fn settle(socket: &OwnedFd, streams: &Streams) -> Result<OwnedFd> {
     if let Some(log) = kept.next() {
         logger::hand_over(log);
     }
-    // The shim reads its signals from a descriptor; here, and in what is executed from here, they are to act.
+    Ok(socket)
+}
+
+/// Frees the copy of what is the shim's alone: it reads its signals from a descriptor, and has raised a limit. Here, and
+/// in what is executed from here, signals are to act, and the limit is to be the one that the shim was given.
+fn free() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::os(Errno::from_raw_os_error(errno as i32), "unblock signals"))?;
-    Ok(socket)
+    citizen::restore_descriptor_limit().doing(|| "restore the limit of open descriptors")
 }
 
 fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()> {

@@ -64,6 +64,14 @@ fn main() {
             "a_file_is_made_and_appended_to_by_both_outputs",
             a_file_is_made_and_appended_to_by_both_outputs,
         ),
+        test("a_full_file_does_not_stop_the_process", a_full_file_does_not_stop_the_process),
+        test("a_file_that_cannot_be_made_is_an_error", a_file_that_cannot_be_made_is_an_error),
+        test(
+            "what_is_in_the_pipe_of_a_file_is_written_when_nobody_waits_any_more",
+            what_is_in_the_pipe_of_a_file_is_written_when_nobody_waits_any_more,
+        ),
+        test("a_terminal_can_have_a_file", a_terminal_can_have_a_file),
+        test("a_fast_writer_leaves_others_their_turn", a_fast_writer_leaves_others_their_turn),
         test(
             "a_logger_gets_both_outputs_and_its_environment",
             a_logger_gets_both_outputs_and_its_environment,
@@ -378,11 +386,94 @@ fn a_file_is_made_and_appended_to_by_both_outputs(place: &Place) -> Outcome {
     same(&std::fs::read(place.path("new/directory/log"))?, "one\none\ntwo\ntwo\n")
 }
 
+fn a_full_file_does_not_stop_the_process(place: &Place) -> Outcome {
+    place.block_on(async {
+        let uri = "file:///dev/full";
+        let (mut stdio, ends) = Stdio::open(Request { stdout: uri, stderr: uri, ..NOTHING }).await?;
+        let child = run("head -c 1000000 /dev/zero", ends)?;
+        expect(ended(child).await?.success(), "the process failed")?;
+        expect(stdio.drained(LIMIT).await, "the output has no end")
+    })
+}
+
+fn a_file_that_cannot_be_made_is_an_error(place: &Place) -> Outcome {
+    std::fs::write(place.path("file"), "")?;
+    let uri = format!("file://{}", place.text("file/below"));
+    place.block_on(async {
+        let error = Stdio::open(Request { stdout: &uri, ..NOTHING }).await.err();
+        let text = error.map(|error| error.to_string()).unwrap_or_default();
+        expect(text.contains(&place.text("file")), text)
+    })?;
+    no_children(place)
+}
+
+fn what_is_in_the_pipe_of_a_file_is_written_when_nobody_waits_any_more(place: &Place) -> Outcome {
+    let uri = format!("file://{}", place.text("log"));
+    place.block_on(async {
+        let (mut stdio, ends) = Stdio::open(Request { stdout: &uri, ..NOTHING }).await?;
+        // What stays in the background holds the output.
+        let mut child = run("head -c 50000 /dev/zero; exec sleep 1000", ends)?;
+        while !matches!(std::fs::read_to_string(format!("/proc/{}/comm", child.id())), Ok(name) if name == "sleep\n")
+        {
+            tokio::task::yield_now().await;
+        }
+        let drained = stdio.drained(Duration::ZERO).await;
+        child.kill()?;
+        child.wait()?;
+        expect(!drained, "the output has an end")
+    })?;
+    same(&std::fs::read(place.path("log"))?, &"\0".repeat(50000))
+}
+
+fn a_terminal_can_have_a_file(place: &Place) -> Outcome {
+    let uri = format!("file://{}", place.text("log"));
+    place.block_on(async {
+        let request = Request { stdout: &uri, terminal: true, ..NOTHING };
+        let (mut stdio, _ends) = Stdio::open(request).await?;
+        let (master, slave) = terminal()?;
+        stdio.attach_terminal(master)?;
+        let child = run_on(slave, "echo shown")?;
+        ended(child).await?;
+        expect(stdio.drained(LIMIT).await, "the output has no end")
+    })?;
+    same(&std::fs::read(place.path("log"))?, "shown\r\n")
+}
+
+fn a_fast_writer_leaves_others_their_turn(place: &Place) -> Outcome {
+    // What is moved at once, and one time more for the order in which tasks are called.
+    const BETWEEN_TURNS: u64 = 2 * (64 << 10);
+    let stdout = place.fifo("stdout")?;
+    place.block_on(async {
+        let (mut stdio, ends) = Stdio::open(Request { stdout: &stdout, ..NOTHING }).await?;
+        let mut reader =
+            Command::new("/bin/cat").stdin(File::open(&stdout)?).stdout(Descriptor::null()).spawn()?;
+        let mut writer = run("exec head -c 500000000 /dev/zero", ends)?;
+        let mut most = 0;
+        let mut before = 0;
+        while writer.try_wait()?.is_none() {
+            tokio::task::yield_now().await;
+            let moved = moved(&stdio)?;
+            most = most.max(moved - before);
+            before = moved;
+        }
+        expect(stdio.drained(LIMIT).await, "the output has no end")?;
+        reader.wait()?;
+        expect(most <= BETWEEN_TURNS, format!("{most} bytes were moved without a turn of anybody else"))
+    })
+}
+
+/// How much the only output has moved, in bytes.
+fn moved(stdio: &Stdio) -> Result<u64, Failed> {
+    let line = stdio.describe().concat();
+    let number = line.split(' ').find_map(|word| word.parse().ok());
+    number.ok_or_else(|| format!("no number in {line:?}").into())
+}
+
 fn a_logger_gets_both_outputs_and_its_environment(place: &Place) -> Outcome {
     let log = place.text("log");
     let logger = place.script(
         "logger",
-        r#"echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1 $2" >"$2"; ls /proc/$$/fd >"$2.fds"; wc -l <"$2.fds" >>"$2"; exec 5>&-
+        r#"echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1 $2" >"$2"; ls /proc/$$/fd >"$2.fds"; grep -c '^[0-9]$' "$2.fds" >>"$2"; exec 5>&-
            cat <&3 >>"$2"; cat <&4 >>"$2""#,
     )?;
     place.block_on(async {
@@ -392,8 +483,8 @@ fn a_logger_gets_both_outputs_and_its_environment(place: &Place) -> Outcome {
         ended(child).await?;
         expect(stdio.drained(LIMIT).await, "the output has no end")
     })?;
-    // Three standard streams, three of the logger, and the script.
-    same(&std::fs::read(log)?, &format!("test c1 to {}\n7\nout\nerr\n", place.text("log")))
+    // Three standard streams and three of the logger; the shell has those of its own from 10 on.
+    same(&std::fs::read(log)?, &format!("test c1 to {}\n6\nout\nerr\n", place.text("log")))
 }
 
 fn a_logger_that_dies_does_not_stop_the_process(place: &Place) -> Outcome {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::bench::{Bench, Id};
 use super::containerd::SHIM;
 use super::shim::{Shim, service_version};
-use super::task::Tasks;
+use super::task::{Any, OPTIONS, Options, Tasks};
 use crate::command::{Finished, Running, eventually};
 use crate::place::Scratch;
 use crate::{bundle, leftovers};
@@ -25,6 +25,8 @@ pub struct ByHand<'b> {
     pub id: Id,
     /// Where the shim sends its events; the daemon's address unless it is changed.
     pub events: OsString,
+    /// What runs the shim's program, such as prlimit(1) with its options; nothing unless it is changed.
+    pub wrapper: Vec<String>,
     scratch: Scratch,
     // The reader of the log, which a shim needs.
     _log: File,
@@ -43,7 +45,7 @@ impl<'b> ByHand<'b> {
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
         let log = OpenOptions::new().read(true).write(true).open(log).expect("opening the log");
         let events = bench.engine.path("sock.ttrpc").into_os_string();
-        Self { bench, id, events, scratch, _log: log }
+        Self { bench, id, events, wrapper: Vec::new(), scratch, _log: log }
     }
 
     /// The bundle's directory.
@@ -66,8 +68,14 @@ impl<'b> ByHand<'b> {
     /// The command line, as of containerd.
     pub fn command(&self, words: &[&str]) -> Command {
         let engine = self.bench.engine;
-        let mut command = Command::new(self.program());
-        command.arg("-namespace").arg(engine.namespace()).arg("-address").arg(engine.path("sock"));
+        let mut words_before = self.wrapper.iter().map(OsString::from).chain([self.program().into()]);
+        let mut command = Command::new(words_before.next().expect("there is at least the program"));
+        command
+            .args(words_before)
+            .arg("-namespace")
+            .arg(engine.namespace())
+            .arg("-address")
+            .arg(engine.path("sock"));
         command.args(["-publish-binary", "/usr/bin/containerd", "-id", &self.id]).args(words);
         command.current_dir(self.bundle()).env("PATH", engine.search_path());
         command.env("TTRPC_ADDRESS", &self.events).env("GRPC_ADDRESS", engine.path("sock"));
@@ -118,11 +126,18 @@ impl<'b> ByHand<'b> {
     /// Makes and starts a container in the bundle, with the root filesystem of another shim's; gives its pid.
     #[track_caller]
     pub fn run(&self, tasks: &Tasks, like: &Shim, args: &[&str]) -> i32 {
+        self.run_with(tasks, like, args, &Options::default())
+    }
+
+    /// The same, with options.
+    #[track_caller]
+    pub fn run_with(&self, tasks: &Tasks, like: &Shim, args: &[&str], options: &Options) -> i32 {
         let mut config = bundle::default_config(args);
         config["linux"]["cgroupsPath"] = format!("/{}/{}", self.bench.engine.namespace(), &*self.id).into();
         fs::write(self.bundle().join("config.json"), config.to_string()).expect("writing config.json");
         let mut request = like.sleeping_container().request.clone();
         (request.id, request.bundle) = (self.id.to_string(), self.bundle().display().to_string());
+        request.options = Some(Any::of(OPTIONS, options));
         let pid = tasks.create(&request).expect("Create");
         tasks.start(&self.id, "").expect("Start");
         pid.cast_signed()

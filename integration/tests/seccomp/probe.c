@@ -7,7 +7,9 @@
 //   probe thread NUMBER                makes the call in a second thread, then prints that the first one lives
 //   probe threads                      runs many threads, prints how many came back
 //   probe sweep FIRST LAST             makes each call with senseless arguments, prints the errno of each
-//   probe answer RESULT                on the host: answers each call that the listener on standard input tells of
+//   probe trace NUMBER                 traces a child that makes the call, prints what the filter told the tracer
+//   probe answer RESULT                on the host: answers each call that the listener on standard input tells of;
+//                                      `continue` lets it be executed
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/seccomp.h>
@@ -17,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void report(long result) {
@@ -96,7 +100,31 @@ static long int80(const long *a) {
 }
 #endif
 
-static int answer(long result) {
+static int trace(long number) {
+    int status;
+    unsigned long message = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        errno = 0;
+        syscall(number, -100L, 0, 0, 0, 0, 0);
+        _exit(errno);
+    }
+    waitpid(child, &status, 0);
+    ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)(PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL));
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    waitpid(child, &status, 0);
+    if (status >> 8 != (SIGTRAP | PTRACE_EVENT_SECCOMP << 8))
+        return 3;
+    ptrace(PTRACE_GETEVENTMSG, child, NULL, &message);
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    waitpid(child, &status, 0);
+    printf("told %lu, then errno %d\n", message, WEXITSTATUS(status));
+    return 0;
+}
+
+static int answer(long result, int executed) {
     struct seccomp_notif notification;
     struct seccomp_notif_resp response;
     for (;;) {
@@ -108,7 +136,9 @@ static int answer(long result) {
         }
         memset(&response, 0, sizeof response);
         response.id = notification.id;
-        if (result < 0)
+        if (executed)
+            response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+        else if (result < 0)
             response.error = (int)result;
         else
             response.val = result;
@@ -138,8 +168,10 @@ int main(int count, char **words) {
         _exit(0);
     } else if (!strcmp(words[1], "threads")) {
         return threads();
+    } else if (!strcmp(words[1], "trace")) {
+        return trace(a[0]);
     } else if (!strcmp(words[1], "answer")) {
-        return answer(a[0]);
+        return answer(a[0], count > 2 && !strcmp(words[2], "continue"));
 #ifdef __x86_64__
     } else if (!strcmp(words[1], "int80")) {
         report(int80(a));

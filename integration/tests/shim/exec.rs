@@ -26,6 +26,8 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         pids_lists_execs_by_name,
         the_end_of_the_first_process_ends_every_exec,
         execs_run_side_by_side,
+        an_exec_whose_process_is_no_json_is_refused,
+        an_exec_of_a_paused_container_is_paused,
     ]
 }
 
@@ -95,6 +97,7 @@ fn an_exec_of_what_is_not_there_harms_nobody(bench: &Bench) {
     shim.tasks.exec(&hand.exec_request("one", &["nonesuch"])).expect("Exec");
     let failure = shim.tasks.start(&hand.id, "one").expect_err("there is no such program");
     assert!(failure.message.contains("executable file not found in $PATH"), "{failure:?}");
+    assert!(!failure.message.contains("config.json"), "it came in the request: {failure:?}");
     shim.tasks.delete(&hand.id, "one").expect("Delete");
     assert_eq!(status(&hand, ""), Some(Status::Running));
     assert_eq!(hand.exec_to_end("two", &["true"]).0, 0);
@@ -217,5 +220,27 @@ fn execs_run_side_by_side(bench: &Bench) {
             });
         }
     });
+    hand.end();
+}
+
+fn an_exec_whose_process_is_no_json_is_refused(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping();
+    let mut request = hand.exec_request("one", &["true"]);
+    request.spec = Some(Any { type_url: PROCESS.into(), value: b"{ \"args\": [".to_vec() });
+    shim.tasks.exec(&request).expect_err("it is no JSON");
+    assert_eq!(status(&hand, "one"), None);
+    assert_eq!(hand.exec_to_end("one", &["true"]).0, 0);
+    hand.end();
+}
+
+fn an_exec_of_a_paused_container_is_paused(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping();
+    hand.exec("one", &["sleep", "1000"]);
+    shim.tasks.pause(&hand.id).expect("Pause");
+    assert_eq!(status(&hand, "one"), Some(Status::Paused));
+    shim.tasks.resume(&hand.id).expect("Resume");
+    assert_eq!(status(&hand, "one"), Some(Status::Running));
     hand.end();
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,11 +10,11 @@ use coracle_integration::command::eventually;
 use coracle_integration::engine::bench::{Bench, Check};
 use coracle_integration::engine::by_hand::ByHand;
 use coracle_integration::engine::shim::Shim;
-use coracle_integration::engine::task::{Any, Deleted, OPTIONS, Options, Tasks};
+use coracle_integration::engine::task::{Any, Deleted, Exec, OPTIONS, Options, PROCESS, Tasks};
 use coracle_integration::{host, leftovers, named};
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub fn checks() -> Vec<(&'static str, Check)> {
     named![
@@ -35,9 +36,15 @@ pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
         start_answers_bootstrap_params_with_version_3,
         start_takes_options_for_what_they_are,
         both_versions_of_the_service_are_served,
+        the_socket_is_for_its_user_alone,
         a_shim_has_one_thread,
         a_dump_of_the_state_ends_nothing,
         delete_tells_the_exit_status_that_a_killed_shim_knew,
+        a_low_soft_limit_of_descriptors_is_not_the_shims,
+        delete_does_the_rest_when_the_runtime_fails,
+        info_tells_what_another_runtime_can,
+        the_directory_of_sockets_is_the_shims_own,
+        a_shim_that_is_terminated_ends_in_order,
     ]
 }
 
@@ -176,6 +183,27 @@ fn info_tells_what_the_runtime_can(bench: &Bench) {
     );
 }
 
+fn info_tells_what_another_runtime_can(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let features = |binary: &Path| {
+        let options = Options { binary_name: binary.display().to_string(), ..Options::default() };
+        let answer = hand.bytes(&["-info"], &Any::of(OPTIONS, &options).encode_to_vec());
+        RuntimeInfo::decode(&*answer).expect("RuntimeInfo").features.map(|features| features.value)
+    };
+    let other = hand.path("other");
+    script(&other, "[ \"$*\" = features ] && echo '{\"ociVersionMax\":\"9.9.9\"}'");
+    assert_eq!(features(&other).as_deref(), Some(&b"{\"ociVersionMax\":\"9.9.9\"}\n"[..]));
+    script(&other, "echo features: no such command; exit 1");
+    assert_eq!(features(&other), None, "it doesn't know the command");
+    assert_eq!(features(&hand.path("nonesuch")), None, "it isn't there");
+}
+
+/// Writes a program for the shell.
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("writing a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
 /// `containerd.runtime.bootstrap.v1.BootstrapParams`, as far as it is needed.
 #[derive(Clone, PartialEq, Eq, Message)]
 struct BootstrapParams {
@@ -189,6 +217,8 @@ struct BootstrapParams {
     containerd_ttrpc_address: String,
     #[prost(string, tag = "6")]
     containerd_grpc_address: String,
+    #[prost(string, tag = "9")]
+    socket_dir: String,
 }
 
 /// `containerd.runtime.bootstrap.v1.BootstrapResult`, as far as it is looked at.
@@ -216,16 +246,22 @@ fn answer(bytes: &[u8]) -> (i64, String, String) {
     (result.version.into(), result.address, result.protocol)
 }
 
-fn start_answers_bootstrap_params_with_version_3(bench: &Bench) {
-    let hand = ByHand::new(bench);
-    let engine = bench.engine;
-    let params = BootstrapParams {
+/// What containerd 2.3 writes to `start`.
+fn params(hand: &ByHand) -> BootstrapParams {
+    let engine = hand.bench.engine;
+    BootstrapParams {
         instance_id: hand.id.to_string(),
         namespace: engine.namespace().to_owned(),
         containerd_version: "2.3.0".into(),
         containerd_ttrpc_address: engine.path("sock.ttrpc").display().to_string(),
         containerd_grpc_address: engine.path("sock").display().to_string(),
-    };
+        socket_dir: String::new(),
+    }
+}
+
+fn start_answers_bootstrap_params_with_version_3(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let params = params(&hand);
     let (version, address, protocol) = answer(&hand.bytes(&["start"], &params.encode_to_vec()));
     assert_eq!((version, protocol.as_str()), (3, "ttrpc"));
     Tasks::connect(&address, 3).who(&hand.id).expect("Connect");
@@ -248,6 +284,30 @@ fn both_versions_of_the_service_are_served(bench: &Bench) {
     }
 }
 
+/// CVE-2020-15257: an abstract name has no owner and no mode.
+fn the_socket_is_for_its_user_alone(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let path = socket(&shim.address);
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(path), 0o600);
+    assert_eq!(mode(path.parent().expect("a directory")), 0o700);
+    let asked = |uid: u32| Command::new("test").arg("-w").arg(path).uid(uid).status().expect("test(1)");
+    assert!(asked(0).success() && !asked(4242).success(), "only root may call");
+    // What the process itself listens on, by the inode of each of its sockets.
+    let own: Vec<String> = fs::read_dir(format!("/proc/{}/fd", shim.pid()))
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok()?.to_str().map(str::to_owned))
+        .filter_map(|link| Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("the list of sockets");
+    let is_own =
+        |line: &&str| line.split_whitespace().nth(6).is_some_and(|inode| own.iter().any(|own| own == inode));
+    for line in sockets.lines().filter(is_own) {
+        assert!(!line.contains('@'), "an abstract name: {line}");
+    }
+}
+
 fn a_shim_has_one_thread(bench: &Bench) {
     let shim = Shim::shared(bench);
     let hand = shim.sleeping();
@@ -261,7 +321,12 @@ fn a_dump_of_the_state_ends_nothing(bench: &Bench) {
     let shim = Shim::own(bench);
     let pid = shim.pid();
     kill_process(Pid::from_raw(pid).expect("a pid"), Signal::USR1).expect("signalling the shim");
-    let told = || bench.engine.log().contains(&**shim.anchor());
+    let told = || {
+        let log = bench.engine.log();
+        let mut lines = log.lines().filter(|line| line.contains(&format!("container {}:", &**shim.anchor())));
+        // containerd copies the lines, so that they must have its own form.
+        lines.any(|line| line.starts_with("time=\"20") && line.contains("Z\" level=info msg=\"container "))
+    };
     assert!(eventually(told), "nothing about {} in the daemon's log", &**shim.anchor());
     assert_eq!(shim.pid(), pid);
     shim.anchor().end();
@@ -277,4 +342,93 @@ fn delete_tells_the_exit_status_that_a_killed_shim_knew(bench: &Bench) {
     hand.kill_shim();
     let answer = hand.delete();
     assert_eq!(Deleted::decode(&*answer).expect("DeleteResponse").exit_status, 23);
+}
+
+fn delete_does_the_rest_when_the_runtime_fails(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let shared = Shim::shared(bench);
+    let (wrapper, fails) = (hand.path("wrapper"), hand.path("fails"));
+    let runc = bench.engine.program("runc");
+    script(
+        &wrapper,
+        &format!(
+            "case \" $* \" in *' delete '*) [ -e {} ] && {{ echo broken >&2; exit 1; }};; esac\nexec {} \"$@\"",
+            fails.display(),
+            runc.display()
+        ),
+    );
+    let address = hand.start(&[]);
+    let tasks = hand.tasks(&address);
+    let options = Options { binary_name: wrapper.display().to_string(), ..Options::default() };
+    hand.run_with(&tasks, &shared, &["sh", "-c", "exit 23"], &options);
+    assert_eq!(tasks.wait(&hand.id, "").map(|end| end.exit_status), Ok(23));
+    hand.kill_shim();
+    fs::write(&fails, "").expect("writing a file");
+    let answer = hand.delete();
+    assert_eq!(Deleted::decode(&*answer).expect("DeleteResponse").exit_status, 23);
+    assert!(host::mounts_below(&hand.bundle()).is_empty(), "{:?}", host::mounts_below(&hand.bundle()));
+    assert!(!socket(&address).exists(), "{address}");
+    fs::remove_file(&fails).expect("removing a file");
+    hand.delete();
+    assert!(leftovers::cgroups(&hand.id).is_empty());
+}
+
+fn the_directory_of_sockets_is_the_shims_own(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let directory = hand.path("sockets");
+    let params = BootstrapParams { socket_dir: directory.display().to_string(), ..params(&hand) };
+    let (_, address, _) = answer(&hand.bytes(&["start"], &params.encode_to_vec()));
+    assert_eq!(socket(&address).parent(), Some(&*directory));
+    let metadata = fs::symlink_metadata(&directory).expect("the directory is there");
+    assert_eq!((metadata.uid(), metadata.permissions().mode() & 0o777), (0, 0o700));
+}
+
+fn a_shim_that_is_terminated_ends_in_order(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let shared = Shim::shared(bench);
+    let address = hand.start(&[]);
+    let pid = hand.run(&hand.tasks(&address), &shared, &["sleep", "1000"]);
+    let shim = hand.tasks(&address).who(&hand.id).expect("Connect").shim_pid.cast_signed();
+    kill_process(Pid::from_raw(shim).expect("a pid"), Signal::TERM).expect("signalling the shim");
+    assert!(eventually(|| hand.shims().is_empty()), "{:?}", hand.shims());
+    assert!(!socket(&address).exists(), "{address}");
+    assert!(host::is_alive(pid), "containers are containerd's to take away");
+    hand.delete();
+    assert!(!host::is_alive(pid));
+}
+
+fn a_low_soft_limit_of_descriptors_is_not_the_shims(bench: &Bench) {
+    let mut hand = ByHand::new(bench);
+    let shared = Shim::shared(bench);
+    hand.wrapper = ["prlimit", "--nofile=128:4096"].map(str::to_owned).to_vec();
+    let address = hand.start(&[]);
+    let tasks = hand.tasks(&address);
+    hand.run(&tasks, &shared, &["sleep", "1000"]);
+    let limits = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process is there");
+        let line =
+            text.lines().find(|line| line.starts_with("Max open files")).expect("the limit").to_owned();
+        line.split_whitespace().skip(3).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let fifo = hand.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let _held = fs::OpenOptions::new().read(true).write(true).open(&fifo).expect("opening a FIFO");
+    let process = json!({ "args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    // Each has more than three descriptors in the shim.
+    for number in 0..40 {
+        let request = Exec {
+            id: hand.id.to_string(),
+            exec_id: format!("e{number}"),
+            stdout: fifo.display().to_string(),
+            stderr: fifo.display().to_string(),
+            spec: Some(Any::json(PROCESS, &process)),
+            ..Exec::default()
+        };
+        tasks.exec(&request).expect("Exec");
+        let pid = tasks.start(&hand.id, &request.exec_id).expect("Start").cast_signed();
+        assert_eq!(limits(pid), ["128", "4096"], "it has what the shim was started with");
+    }
+    tasks.kill(&hand.id, "", Signal::KILL, false).expect("Kill");
+    assert_eq!(tasks.wait(&hand.id, "").map(|end| end.exit_status), Ok(137));
+    tasks.delete(&hand.id, "").expect("Delete");
 }

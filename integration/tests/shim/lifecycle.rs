@@ -39,7 +39,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
 }
 
 pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
-    named![checkpoint_is_refused_with_a_reason]
+    named![checkpoint_is_refused_with_a_reason, a_create_that_is_killed_leaves_nothing]
 }
 
 fn status(shim: &Shim, id: &str) -> Option<Status> {
@@ -314,4 +314,18 @@ fn hundreds_of_orphans_are_reaped(bench: &Bench) {
     hand.delete();
     let zombies = || host::pids().into_iter().filter(|&one| host::is_zombie_of(one, pid)).count();
     assert!(eventually(|| zombies() == 0), "{} zombies", zombies());
+}
+
+fn a_create_that_is_killed_leaves_nothing(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping_container().config(|config| {
+        // The parent of this hook is who makes the container.
+        config["hooks"]["createRuntime"] =
+            serde_json::json!([{ "path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"] }]);
+    });
+    let failure = shim.tasks.create(&hand.request).expect_err("it was killed");
+    assert!(failure.message.contains("137"), "{failure:?}");
+    hand.assert_nothing_left();
+    let hand = hand.config(|config| config["hooks"] = serde_json::json!({})).up();
+    hand.end();
 }

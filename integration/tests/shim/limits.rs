@@ -16,6 +16,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         update_of_what_cannot_be_is_an_error,
         stats_are_the_numbers_of_the_cgroup,
         stats_of_a_paused_container,
+        stats_of_a_container_that_has_ended,
     ]
 }
 
@@ -52,6 +53,11 @@ fn update_of_what_cannot_be_is_an_error(bench: &Bench) {
     let hand = shim.sleeping();
     shim.tasks.update(&hand.id, &json!({ "cpu": { "cpus": "4000" } })).expect_err("there are not so many");
     shim.tasks.update(&hand.id, &json!({ "memory": { "limit": "much" } })).expect_err("not a number");
+    let failure = shim
+        .tasks
+        .update(&hand.id, &json!({ "memory": { "limit": 1 } }))
+        .expect_err("it needs more than that");
+    assert!(!failure.message.contains("config.json"), "it came in the request: {failure:?}");
     assert_eq!(hand.exec_to_end("one", &["true"]).0, 0, "the container goes on");
     hand.end();
 }
@@ -118,4 +124,14 @@ fn stats_have_every_field_that_the_yardsticks_have(bench: &Bench) {
     };
     let missing: Vec<_> = theirs.difference(&ours).filter(|path| certain(path)).collect();
     assert!(missing.is_empty(), "missing fields, by number: {missing:?}");
+}
+
+fn stats_of_a_container_that_has_ended(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping();
+    shim.tasks.kill(&hand.id, "", rustix::process::Signal::KILL, false).expect("Kill");
+    hand.exits(137);
+    let stats = shim.tasks.stats(&hand.id).expect("its cgroup is there until it is deleted");
+    assert_eq!(stats.type_url, "io.containerd.cgroups.v1.Metrics");
+    hand.delete();
 }

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use coracle_integration::bundle::{grant, join_namespace};
-use coracle_integration::command::{Finished, run};
+use coracle_integration::command::{Finished, Running, run};
+use coracle_integration::console::DescriptorSocket;
+use coracle_integration::seccomp::{profile, rule};
 use coracle_integration::{Checked, Runtime, host, skip, tests};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
@@ -26,6 +28,8 @@ pub fn tests() -> Vec<Trial> {
         a_user_cannot_have_groups_it_gave_up,
         a_user_is_told_of_a_missing_state_directory,
         a_user_cannot_map_the_ids_of_a_mount,
+        a_user_has_a_seccomp_agent,
+        a_user_learns_a_seccomp_profile,
     ]
 }
 
@@ -64,11 +68,15 @@ impl<'r> Rootless<'r> {
     }
 
     fn sh(&self, script: &str) -> Finished {
+        run(self.command(script))
+    }
+
+    fn command(&self, script: &str) -> Command {
         let mut command = Command::new("setpriv");
         let id = USER.to_string();
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-ec", script]);
         command.current_dir(&self.directory).env("XDG_RUNTIME_DIR", self.directory.join("run"));
-        run(command)
+        command
     }
 
     fn id(&self) -> String {
@@ -249,5 +257,42 @@ fn a_user_cannot_map_the_ids_of_a_mount(rt: &Runtime) -> Checked {
     user.sh(&format!("./runtime run {}", user.id()))
         .fails_with("mounts[0]")
         .fails_with("an id-mapped mount needs CAP_SYS_ADMIN on the host");
+    Ok(())
+}
+
+/// An agent that closes the listener: the calls that it was to decide get ENOSYS.
+fn a_user_has_a_seccomp_agent(rt: &Runtime) {
+    let user = Rootless::new(rt);
+    let socket = DescriptorSocket::new(user.directory.join("agent.sock"));
+    give(Path::new(socket.path()), USER);
+    let runs = |script: &str| {
+        user.starter(|config| {
+            let mut filter = profile("SCMP_ACT_ALLOW", &[rule(&["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")]);
+            filter["listenerPath"] = json!(socket.path());
+            config["linux"]["seccomp"] = filter;
+            config["process"]["args"] = json!(["sh", "-c", script]);
+        });
+    };
+    let id = user.id();
+    runs("until mkdir /tmp/new 2>&1 | grep 'not implemented'; do sleep 0.1; done");
+    let running = Running::start(user.command(&format!("./runtime run {id}")));
+    drop(socket.receive());
+    assert!(running.finish().ok().out().contains("not implemented"));
+
+    runs("sleep 1000");
+    let script = "./runtime create ID >log 2>&1; ./runtime start ID; ./runtime exec ID true; ./runtime delete --force ID";
+    let running = Running::start(user.command(&script.replace("ID", &id)));
+    drop(socket.receive());
+    drop(socket.receive());
+    running.finish().ok();
+}
+
+fn a_user_learns_a_seccomp_profile(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc does not learn")?;
+    let user = Rootless::new(rt);
+    user.starter(|_| ());
+    let ran =
+        user.sh(&format!("./runtime run --seccomp-learn learnt.json {}; cat learnt.json", user.id())).ok();
+    assert!(ran.stdout.contains("\"execve\""), "{ran}");
     Ok(())
 }

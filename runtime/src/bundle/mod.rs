@@ -135,9 +135,13 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let text = read(path).doing(|| format!("read the process file {}", path.display()))?;
     process_from_json(&text).map_err(|error| {
         let told = error.to_string();
-        let problem = told.strip_prefix("config.json: ").unwrap_or(&told);
-        Error::new(Kind::Config, format!("process file {}: {problem}", path.display()))
+        Error::new(Kind::Config, format!("process file {}: {}", path.display(), without_document(&told)))
     })
+}
+
+/// What is told of a document, without the name that `config.json` would have there.
+fn without_document(told: &str) -> &str {
+    told.strip_prefix("config.json").map_or(told, |rest| rest.trim_start_matches([':', ' ']))
 }
 
 /// [`load_process`] without the file.
@@ -177,21 +181,16 @@ pub fn check_resources(resources: &LinuxResources) -> Result<Vec<String>> {
     problems.finish(b"")
 }
 
-/// Reads limits that stand alone: the `linux.resources` object. [`check_resources`] is the next step.
+/// Reads limits that stand alone: the `linux.resources` object. Gives them and what to warn of. [`check_resources`] is
+/// the next step.
 ///
 /// # Errors
-/// The text is no JSON, or a value has the wrong type.
-pub fn resources_from_json(text: &[u8]) -> Result<LinuxResources> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let wrong = |problem: String| Error::new(Kind::Config, problem);
-    let resources = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        match error.path().to_string().as_str() {
-            "." => wrong(error.inner().to_string()),
-            path => wrong(format!("{path}: {}", error.inner())),
-        }
-    })?;
-    json.end().map_err(|error| wrong(error.to_string()))?;
-    Ok(resources)
+/// The text is no JSON, or a value has the wrong type. The message names the path in the object.
+pub fn resources_from_json(text: &[u8]) -> Result<(LinuxResources, Vec<String>)> {
+    let mut problems = Problems::in_document("resources");
+    let resources = parse::resources(text, &mut problems)
+        .map_err(|error| Error::new(Kind::Config, without_document(&error.to_string())))?;
+    Ok((resources, problems.finish(text)?))
 }
 
 fn check(spec: &mut Spec, text: &[u8], problems: &mut Problems) {
@@ -308,11 +307,45 @@ mod tests {
     fn limits_that_stand_alone_name_the_place_of_their_mistake() {
         let told = |text: &[u8]| resources_from_json(text).expect_err("wrong").to_string();
         let error = told(br#"{"memory": {"limit": "x"}}"#);
-        assert!(error.starts_with("memory.limit: invalid type: string \"x\""), "{error}");
+        assert!(error.starts_with("memory.limit: is a string \"x\", but must be an integer"), "{error}");
         assert!(told(b"{} {}").contains("trailing"));
+        assert_eq!(told(b"[]"), "is a list, but must be an object");
+        assert!(told(b"5").ends_with("must be an object"));
         assert!(resources_from_json(b"").is_err());
-        let resources = resources_from_json(br#"{"pids": {"limit": 5}}"#).expect("limits");
-        assert_eq!(resources.pids().expect("a limit").limit(), 5);
+        let (resources, warnings) = resources_from_json(br#"{"pids": {"limit": 5}}"#).expect("limits");
+        assert_eq!((resources.pids().expect("a limit").limit(), warnings.len()), (5, 0));
+    }
+
+    #[test]
+    fn limits_that_stand_alone_are_read_as_those_of_config_json() {
+        let read = |text: &str| resources_from_json(text.as_bytes()).expect("limits").0;
+        assert_eq!(read(r#"{"pids": {}}"#).pids(), &None);
+        assert_eq!(read(r#"{"pids": {"limit": 0}}"#).pids().expect("a limit").limit(), 0);
+        assert_eq!(read(r#"{"memory": null, "pids": {"limit": null}}"#).pids(), &None);
+        let huge = read(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 9223372036854775808}]}"#);
+        assert_eq!(huge.hugepage_limits().as_ref().expect("a limit")[0].limit(), i64::MAX);
+        let devices = read(r#"{"devices": [{"allow": false, "type": "", "access": "rwm"}]}"#);
+        assert_eq!(devices.devices().as_ref().expect("a rule")[0].typ(), None);
+    }
+
+    #[test]
+    fn limits_that_nobody_knows_are_warned_of() {
+        let warnings = |text: &str| resources_from_json(text.as_bytes()).expect("limits").1;
+        assert_eq!(
+            warnings(
+                r#"{"momery": {"limit": 5}, "CPU": {}, "memory": {"limit": 5, "max": 6, "swap": null}}"#
+            ),
+            [
+                "resources: CPU: is unknown and ignored; names are as in linux.resources of config.json",
+                "resources: memory.max: is unknown and ignored; names are as in linux.resources of config.json",
+                "resources: momery: is unknown and ignored; names are as in linux.resources of config.json",
+            ]
+        );
+        let known = r#"{"devices": [{"allow": true, "type": "", "major": 1, "access": "r"}], "unified": {"a.b": "c"},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 9223372036854775808}], "rdma": {"x": {"hcaHandles": 1}},
+            "blockIO": {"weightDevice": [{"major": 1, "minor": 2, "weight": 3}], "throttleReadIOPSDevice": []},
+            "network": {"classID": 1}, "cpu": {"realtimeRuntime": 5, "cpus": "0"}}"#;
+        assert_eq!(warnings(known), Vec::<String>::new());
     }
 
     #[test]

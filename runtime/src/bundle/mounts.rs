@@ -66,6 +66,16 @@ fn check_source_and_type(mount: &Mount, options: &MountOptions, index: usize, pr
         );
     }
     if options.bind != Bind::No {
+        if !options.data.is_empty() {
+            problems.refuse(
+                format!("mounts[{index}].options"),
+                format!(
+                    "have {:?}: bind mounts cannot have any filesystem-specific options applied; the kernel \
+                     would ignore them, remove them",
+                    options.data.join(",")
+                ),
+            );
+        }
         if mount.source().is_none() && !options.remount {
             problems
                 .refuse(format!("mounts[{index}].source"), "is missing; a bind mount needs the path to bind");
@@ -157,6 +167,14 @@ mod tests {
         refuses("mounts", mount(json!({"type": "bind", "source": "/tmp"})), "mounts[0].options");
         refuses("mounts", mount(json!({"source": "tmpfs"})), "mounts[0].type");
         refuses("mounts", mount(json!({"type": "", "source": "tmpfs"})), "mounts[0].type");
+    }
+
+    #[test]
+    fn a_bind_mount_has_no_options_of_a_filesystem() {
+        let mount = |options: &[&str]| json!([{"destination": "/mnt", "source": "/tmp", "options": options}]);
+        accepts("mounts", mount(&["rbind", "rprivate", "ro", "nosuid", "rnoexec", "noatime"]));
+        refuses("mounts", mount(&["bind", "mode=755"]), "mounts[0].options");
+        refuses("mounts", mount(&["rbind", "unknown"]), "mounts[0].options");
     }
 
     #[test]

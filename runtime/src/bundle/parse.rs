@@ -6,12 +6,17 @@
 
 use std::borrow::Cow;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::{explain, problems::Problems, tolerate};
-use crate::error::Result;
+use super::{
+    explain,
+    linux::resources::forget_missing_pids_limit,
+    problems::{Problems, member_place},
+    tolerate,
+};
+use crate::error::{Error, Kind, Result};
 
 /// A parsed `config.json`.
 pub(super) struct Config {
@@ -47,6 +52,47 @@ pub(super) fn process(text: &[u8], problems: &mut Problems) -> Result<Process> {
     let mut process = typed(text, odd, tolerate::process, problems)?;
     tolerate::empty_as_absent_in_process(&mut process);
     Ok(process)
+}
+
+/// Parses a `linux.resources` object that stands alone. Members that are unknown are warned of: unlike those of a
+/// `config.json`, which may be newer than its reader, they were written for this reader.
+pub(super) fn resources(text: &[u8], problems: &mut Problems) -> Result<LinuxResources> {
+    // The types would take a list, too, and fill the fields in their order.
+    if text.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::new(Kind::Config, "is a list, but must be an object"));
+    }
+    let mut resources: LinuxResources = typed(text, false, tolerate::resources, problems)?;
+    if let (Ok(written), Ok(read)) = (serde_json::from_slice(text), serde_json::to_value(&resources)) {
+        warn_of_unknown(&written, &read, "", problems);
+    }
+    forget_missing_pids_limit(&mut resources, text, "pids.limit");
+    Ok(resources)
+}
+
+/// Warns of the members of `written` that did not come through to `read`.
+fn warn_of_unknown(written: &Value, read: &Value, place: &str, problems: &mut Problems) {
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => {
+            for (name, value) in written.iter().filter(|(_, value)| !value.is_null()) {
+                let place = if place.is_empty() { name.clone() } else { member_place(place, name) };
+                match read.get(name) {
+                    Some(read) => warn_of_unknown(value, read, &place, problems),
+                    // An empty string is as absent.
+                    None if value == "" => {}
+                    None => problems.warn(
+                        place,
+                        "is unknown and ignored; names are as in linux.resources of config.json",
+                    ),
+                }
+            }
+        }
+        (Value::Array(written), Value::Array(read)) => {
+            for (index, (written, read)) in written.iter().zip(read).enumerate() {
+                warn_of_unknown(written, read, &format!("{place}[{index}]"), problems);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Fills a type from `text`; when that fails or `odd` says that there is something to tolerate, tolerates, tries

@@ -2,7 +2,7 @@
 //!
 //! Checks run section by section, but the reader goes through the file from the top: [`Problems`] takes what every
 //! check finds and, once, at the end, looks up where in the text each place stands. Only a document that is refused
-//! pays for that.
+//! pays for that, and one that is wrong all over, as an image may have it, not for more than a few.
 
 use std::{collections::HashMap, fmt::Display};
 
@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 pub(super) struct Problems {
     document: &'static str,
     refusals: Vec<Error>,
+    /// How many more there are.
+    further: usize,
     warnings: Vec<String>,
 }
 
@@ -27,12 +29,16 @@ impl Default for Problems {
 impl Problems {
     /// No problems yet, in a document that warnings call `document`.
     pub(super) fn in_document(document: &'static str) -> Self {
-        Self { document, refusals: Vec::new(), warnings: Vec::new() }
+        Self { document, refusals: Vec::new(), further: 0, warnings: Vec::new() }
     }
 
     /// The value at `place` makes the document unusable; `problem` says how and what would be right.
     pub(super) fn refuse(&mut self, place: impl Into<String>, problem: impl Into<String>) {
-        self.refusals.push(Error::config(place, problem));
+        if self.refusals.len() < MOST_REFUSALS {
+            self.refusals.push(Error::config(place, problem));
+        } else {
+            self.further += 1;
+        }
     }
 
     /// The user should hear of this about the value at `place`, but the container can run.
@@ -102,13 +108,16 @@ impl Problems {
             return Err(first);
         }
         let named = others.iter().take(OTHERS_NAMED).copied().collect::<Vec<_>>().join(", ");
-        let advice = match others.len().saturating_sub(OTHERS_NAMED) {
+        let advice = match others.len().saturating_sub(OTHERS_NAMED) + self.further {
             0 => format!("also wrong: {named}"),
             more => format!("also wrong: {named} and {more} more"),
         };
         Err(first.hint(advice))
     }
 }
+
+/// How many refusals are put into the order of the document: each takes reading it again.
+const MOST_REFUSALS: usize = 16;
 
 /// How many places beside the first one an error names.
 const OTHERS_NAMED: usize = 5;
@@ -222,5 +231,16 @@ mod tests {
         }
         let error = problems.finish(b"{}").expect_err("there are refusals");
         assert!(error.to_string().ends_with("m[5] and 14 more"), "{error}");
+    }
+
+    #[test]
+    fn a_document_that_is_wrong_all_over_is_not_read_once_a_problem() {
+        let text = format!(r#"{{"m": [{}0]}}"#, "0,".repeat(20_000));
+        let mut problems = Problems::default();
+        for index in 0..20_000 {
+            problems.refuse(format!("m[{index}]"), "wrong");
+        }
+        let error = problems.finish(text.as_bytes()).expect_err("there are refusals");
+        assert!(error.to_string().ends_with("m[5] and 19994 more"), "{error}");
     }
 }

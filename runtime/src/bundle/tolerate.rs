@@ -57,6 +57,11 @@ pub(super) fn process(document: &mut Value, problems: &mut Problems) -> bool {
     remove_nulls(document) | tolerate_process(document, "", problems)
 }
 
+/// Tolerates in a `linux.resources` object that stands alone. Gives whether anything was changed.
+pub(super) fn resources(document: &mut Value, _: &mut Problems) -> bool {
+    remove_nulls(document) | tolerate_resources(document)
+}
+
 fn remove_nulls(value: &mut Value) -> bool {
     match value {
         Value::Object(members) => {

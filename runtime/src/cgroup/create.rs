@@ -59,7 +59,7 @@ impl Plan {
             let existing = match made.make(place) {
                 Ok(existing) => existing,
                 Err(error) if self.passes_over(place, &error) => continue,
-                Err(error) => return Err(error.while_doing("create the container's cgroup")),
+                Err(error) => return Err(self.not_made(error)),
             };
             if existing {
                 refuse_in_use(&place.path)?;
@@ -74,9 +74,19 @@ impl Plan {
 
     /// A user who asked for no path may not have a cgroup of every hierarchy.
     fn passes_over(&self, place: &Place, error: &Error) -> bool {
-        self.tolerate_unwritable
-            && place.writes.is_empty()
-            && matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+        self.tolerate_unwritable && place.writes.is_empty() && is_forbidden(error)
+    }
+
+    /// In runc's words, which its tests look for.
+    fn not_made(&self, error: Error) -> Error {
+        let error = if self.tolerate_unwritable && is_forbidden(&error) {
+            error
+                .while_doing("rootless needs no limits + no cgrouppath when no permission is granted for cgroups")
+                .hint("drop the limits, or have the cgroup delegated: systemd-run --user --scope -p Delegate=yes")
+        } else {
+            error
+        };
+        error.while_doing("unable to apply cgroup configuration")
     }
 
     /// Writes a directory's values. Gives back those that must wait for the container's process.
@@ -114,6 +124,10 @@ impl Plan {
         *unified = Some(dir);
         Ok(late)
     }
+}
+
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
 }
 
 impl From<&Place> for Member {

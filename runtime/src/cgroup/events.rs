@@ -180,7 +180,7 @@ impl Events {
     /// The next event; `None` when `timeout` passes first. Without a timeout it waits for ever,
     /// except after [`Event::Empty`], which is the last one.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Option<Event>> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // A file is ready from its opening to its first reading: look before waiting.
         self.look()?;
         loop {

@@ -1,9 +1,9 @@
 //! Which cgroups a further process of a container joins.
 //!
-//! On version 1 those of the record. On version 2 the one that the container's init is in now: a
-//! container that nested cgroups of its own and enabled controllers for them cannot take processes
-//! in its first one (EBUSY). `--cgroup` names a cgroup below, which must exist; it can never lead
-//! out.
+//! Those of the record. On version 2 a container that nested cgroups of its own and enabled
+//! controllers for them cannot take processes in its first one (EBUSY), and somebody may have moved
+//! them all and removed it: then the one that the container's init is in. `--cgroup` names a cgroup
+//! below, which must exist; it can never lead out.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ impl Cgroup {
     /// What a process that joins the container whose init is `init_pid` must join itself.
     ///
     /// # Errors
-    /// When a sub-cgroup does not exist, or names a controller that the container is not in.
+    /// When a cgroup does not exist, or names a controller that the container is not in.
     pub fn exec_target(&self, init_pid: i32, sub: &[SubCgroup]) -> Result<ExecTarget> {
         let members = &self.record.members;
         let pure_v2 = members.iter().all(Member::is_unified);
@@ -106,11 +106,28 @@ impl Cgroup {
                 target.join.push(tasks.map_err(|error| explain(error, chosen))?);
                 continue;
             }
-            let path = if chosen.is_none() { current(member, init_pid)?.unwrap_or(path) } else { path };
-            let dir = CgroupDir::open(&path).map_err(|error| explain(error, chosen))?;
-            target.clone_into = Some(CgroupHandle(dir));
+            if chosen.is_none() {
+                target.clone_into = match CgroupDir::open_if_there(&path)? {
+                    Some(dir) => Some(CgroupHandle(dir)),
+                    None => self.of_init(init_pid)?,
+                };
+            }
+            if target.clone_into.is_none() {
+                let dir = CgroupDir::open(&path).map_err(|error| explain(error, chosen))?;
+                target.clone_into = Some(CgroupHandle(dir));
+            }
         }
         Ok(target)
+    }
+
+    /// The unified cgroup that the container's init is in, wherever that is: for a process that could not be born in
+    /// the container's own. `None` when there is no such, or it is out of reach.
+    pub fn of_init(&self, init_pid: i32) -> Result<Option<CgroupHandle>> {
+        let Some(member) = self.record.members.iter().find(|member| member.is_unified()) else {
+            return Ok(None);
+        };
+        let Some(path) = current(member, init_pid)? else { return Ok(None) };
+        Ok(CgroupDir::open_if_there(&path)?.map(CgroupHandle))
     }
 }
 
@@ -131,7 +148,7 @@ fn below(path: &Path, sub: &SubCgroup) -> Result<PathBuf> {
     Ok(if inner.is_empty() { path.to_owned() } else { path.join(inner) })
 }
 
-/// The unified cgroup that init is in now, when that is below the container's own.
+/// The unified cgroup that init is in now, when it can be reached from the runtime's cgroup namespace.
 fn current(member: &Member, init_pid: i32) -> Result<Option<PathBuf>> {
     let text = match file::read_path(&format!("/proc/{init_pid}/cgroup")) {
         Ok(text) => text,
@@ -139,12 +156,9 @@ fn current(member: &Member, init_pid: i32) -> Result<Option<PathBuf>> {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Some((_, inner)) = layout::cgroups_of(&text).find(|(controllers, _)| controllers.is_empty()) else {
-        return Ok(None);
-    };
-    let path = file::below(&member.mount, inner);
-    let stays = path.starts_with(&member.path) && !inner.split('/').any(|part| part == "..");
-    Ok(stays.then_some(path))
+    let unified = layout::cgroups_of(&text).find(|(controllers, _)| controllers.is_empty());
+    let reached = unified.filter(|(_, inner)| !inner.split('/').any(|part| part == ".."));
+    Ok(reached.map(|(_, inner)| file::below(&member.mount, inner)))
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
+/// What tells directories apart, whatever their names: device and inode.
+pub type Identity = (u64, u64);
+
 /// An open cgroup directory.
 #[derive(Debug)]
 pub struct CgroupDir {
@@ -72,6 +75,21 @@ impl CgroupDir {
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
             Err(errno) => Err(Error::os(errno, format!("open the cgroup {}", path.display()))),
         }
+    }
+
+    /// The directory above this one.
+    pub fn above(&self) -> Result<CgroupDir> {
+        let path = self.path.parent().unwrap_or(Path::new("/")).to_owned();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(&self.fd, "..", flags, Mode::empty(), NO_LINKS)
+            .map(|fd| CgroupDir { fd, path })
+            .doing(|| format!("open the cgroup above {}", self.path.display()))
+    }
+
+    /// Which directory it is.
+    pub fn identity(&self) -> Result<Identity> {
+        let stat = rustix::fs::fstat(&self.fd).doing(|| self.doing("look at", ""))?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// The directory's path, for messages and records.

@@ -62,14 +62,21 @@ fn chase(dir: &CgroupDir, signal: i32) -> Result<bool> {
     Ok(false)
 }
 
+/// How many processes are pinned at a time: a container decides how many it has, and descriptors are limited.
+const PINNED: usize = 64;
+
 /// Signals every process of the subtree that is not in `signalled` yet.
-///
+fn signal_each(dir: &CgroupDir, signal: i32, signalled: &mut BTreeSet<i32>) -> Result<()> {
+    let new: Vec<i32> = procs::below(dir)?.into_iter().filter(|pid| !signalled.contains(pid)).collect();
+    new.chunks(PINNED).try_for_each(|pids| signal_pinned(dir, pids, signal, signalled))
+}
+
 /// A pid could end and be given to a stranger after the list was read. So each is pinned by a pidfd
 /// first, and signalled only when a second list, read after that, still has it.
-fn signal_each(dir: &CgroupDir, signal: i32, signalled: &mut BTreeSet<i32>) -> Result<()> {
-    let mut pinned: Vec<(i32, OwnedFd)> = Vec::new();
-    for pid in procs::below(dir)? {
-        let Some(process) = Pid::from_raw(pid).filter(|_| !signalled.contains(&pid)) else { continue };
+fn signal_pinned(dir: &CgroupDir, pids: &[i32], signal: i32, signalled: &mut BTreeSet<i32>) -> Result<()> {
+    let mut pinned: Vec<(i32, OwnedFd)> = Vec::with_capacity(pids.len());
+    for &pid in pids {
+        let Some(process) = Pid::from_raw(pid) else { continue };
         match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
             Ok(pidfd) => pinned.push((pid, pidfd)),
             Err(Errno::SRCH) => {}

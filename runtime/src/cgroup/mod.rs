@@ -9,6 +9,7 @@
 //! `config.json`. Answers to the runtime-spec's "Control groups" and to cgroups(7).
 
 mod apply;
+mod completed;
 mod create;
 pub mod details;
 pub mod devices;
@@ -24,6 +25,7 @@ mod path;
 mod plan;
 mod procs;
 mod remove;
+mod snapshot;
 pub mod stats;
 mod stats_v1;
 mod stats_v2;
@@ -31,6 +33,7 @@ mod systemd;
 mod update;
 mod v1;
 mod v2;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::{DeviceRule, default_rules};
 pub use events::{Event, Events, OomWatch, Watch};
-pub use exec::{ExecTarget, SubCgroup};
+pub use exec::{CgroupHandle, ExecTarget, SubCgroup};
 pub use layout::{Layout, LayoutKind};
 pub use plan::{ManagerChoice, Place, Plan, Request, Write, plan};
 pub use stats::Stats;

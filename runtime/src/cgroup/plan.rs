@@ -126,7 +126,8 @@ fn is_initial(file: &str, value: &str) -> bool {
         | "memory.soft_limit_in_bytes"
         | "cpu.cfs_quota_us" => "-1",
         "memory.max" | "memory.swap.max" | "memory.high" | "pids.max" | "cpu.max" => "max",
-        "memory.low" | "memory.min" | "cpu.idle" | "cpu.cfs_burst_us" | "cpu.max.burst" => "0",
+        "memory.low" | "memory.min" | "cpu.idle" | "cpu.cfs_burst_us" | "cpu.max.burst"
+        | "memory.oom_control" => "0",
         "cpu.shares" => "1024",
         "cpu.weight" => "100",
         _ => return false,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::file::CgroupDir;
+use super::walk::walk;
 use super::{Cgroup, enable};
 use crate::error::Result;
 
@@ -21,23 +22,7 @@ impl Cgroup {
 /// The processes in `dir` and below.
 pub fn below(dir: &CgroupDir) -> Result<BTreeSet<i32>> {
     let mut pids = BTreeSet::new();
-    let mut levels = vec![dir.children()?];
-    collect(dir, &mut pids)?;
-    let mut path = Vec::new();
-    // Depth first without recursion: a container decides how deep it nests.
-    while let Some(names) = levels.last_mut() {
-        let Some(name) = names.pop() else {
-            levels.pop();
-            path.pop();
-            continue;
-        };
-        let at: &CgroupDir = path.last().unwrap_or(dir);
-        if let Some(child) = at.child(&name)? {
-            collect(&child, &mut pids)?;
-            levels.push(child.children()?);
-            path.push(child);
-        }
-    }
+    walk(dir, |dir| collect(dir, &mut pids), |_, _| Ok(()))?;
     Ok(pids)
 }
 

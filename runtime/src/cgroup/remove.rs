@@ -5,17 +5,18 @@
 //! event, the end of each process through its pidfd. Removing twice is no error.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::file::{self, CgroupDir};
+use super::walk::walk;
 use super::{Cgroup, Member, freezer, procs};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::interrupt::{self, Waited};
 
 /// How long a process that was killed may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,23 +104,14 @@ fn remove_tree(path: &Path) -> Result<bool> {
         Err(errno) => return Err(remove_error(path, errno)),
     }
     let Some(top) = CgroupDir::open_if_there(path)? else { return Ok(true) };
-    // Depth first without recursion: a container decides how deep it nests.
-    let mut stack = vec![(top.children()?, top, None::<std::ffi::OsString>)];
-    while let Some((names, dir, _)) = stack.last_mut() {
-        if let Some(name) = names.pop() {
-            if let Some(child) = dir.child(&name)? {
-                stack.push((child.children()?, child, Some(name)));
-            }
-            continue;
-        }
-        let own_name = stack.pop().and_then(|(_, _, name)| name);
-        if let (Some(name), Some((_, parent, _))) = (own_name, stack.last()) {
-            match parent.remove_child(&name) {
-                Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::BUSY | Errno::NOTEMPTY) => {}
-                Err(errno) => return Err(remove_error(&parent.path().join(name), errno)),
-            }
-        }
-    }
+    walk(
+        &top,
+        |_| Ok(()),
+        |above, name| match above.remove_child(name) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
+            Err(errno) => Err(remove_error(&above.path().join(name), errno)),
+        },
+    )?;
     match file::remove(path) {
         Ok(_) => Ok(true),
         Err(Errno::BUSY | Errno::NOTEMPTY) => Ok(false),
@@ -127,29 +119,19 @@ fn remove_tree(path: &Path) -> Result<bool> {
     }
 }
 
-/// Waits until every one of `pids` has ended; false when `until` passes first.
+/// Waits until every one of `pids` has ended; false when `until` passes first. One after the other, since there may be
+/// more of them than descriptors.
 fn wait_for_end(pids: &BTreeSet<i32>, until: Instant) -> Result<bool> {
-    let mut pidfds: Vec<OwnedFd> = Vec::new();
     for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfds.push(pidfd),
-            Err(Errno::SRCH) => {}
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => continue,
             Err(errno) => return Err(Error::os(errno, format!("watch process {}", pid.as_raw_nonzero()))),
-        }
-    }
-    while !pidfds.is_empty() {
-        let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if interrupt::wait(pidfd.as_fd(), None, Some(left))? == Waited::TimedOut {
             return Ok(false);
-        };
-        let mut polled: Vec<PollFd<'_>> =
-            pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
-        match rustix::event::poll(&mut polled, Timespec::try_from(left).ok().as_ref()) {
-            Err(Errno::INTR) => continue,
-            result => result.doing(|| "wait for the container's processes to end")?,
-        };
-        let ended: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
-        let mut ended = ended.into_iter();
-        pidfds.retain(|_| !ended.next().unwrap_or(false));
+        }
     }
     Ok(Instant::now() < until)
 }

@@ -7,6 +7,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use super::plan::Write;
+use super::v2;
 use crate::error::{Error, Result};
 
 const PLACE: &str = "linux.resources";
@@ -22,10 +23,10 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         ));
     }
     if let Some(memory) = resources.memory() {
-        self::memory(memory, &mut writes, warnings)?;
+        self::memory(memory, &mut writes)?;
     }
     if let Some(cpu) = resources.cpu() {
-        self::cpu(cpu, &mut writes)?;
+        self::cpu(cpu, &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
         let limit = pids.limit();
@@ -70,7 +71,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
     Ok(writes)
 }
 
-fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>, warnings: &mut Vec<String>) -> Result<()> {
+fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
     let limit = memory.limit().filter(|&limit| limit != 0);
     let swap = effective_swap(memory);
     if let (Some(limit), Some(swap)) = (limit, swap)
@@ -99,19 +100,9 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>, warnings: &mut Vec<Stri
         let place = "linux.resources.memory.reservation";
         writes.push(Write::new("memory", "memory.soft_limit_in_bytes", bytes(reservation, place)?, place));
     }
-    if let Some(tcp) = memory.kernel_tcp().filter(|&tcp| tcp != 0) {
-        let place = "linux.resources.memory.kernelTCP";
-        writes.push(Write::new("memory", "memory.kmem.tcp.limit_in_bytes", bytes(tcp, place)?, place));
-    }
-    if memory.kernel().is_some_and(|kernel| kernel != 0) {
-        warnings.push(
-            "linux.resources.memory.kernel has no effect: kernels since 5.16 have no limit on kernel memory alone"
-                .to_owned(),
-        );
-    }
-    if memory.disable_oom_killer() == Some(true) {
+    if let Some(disable) = memory.disable_oom_killer() {
         let place = "linux.resources.memory.disableOOMKiller";
-        writes.push(Write::new("memory", "memory.oom_control", "1", place));
+        writes.push(Write::new("memory", "memory.oom_control", if disable { "1" } else { "0" }, place));
     }
     if let Some(swappiness) = memory.swappiness() {
         let place = "linux.resources.memory.swappiness";
@@ -138,14 +129,14 @@ fn bytes(value: i64, place: &str) -> Result<String> {
     }
 }
 
-fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
+fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>, warnings: &mut Vec<String>) -> Result<()> {
     let place = |field: &str| format!("{PLACE}.cpu.{field}");
     let mut push = |controller, file: &'static str, value: Option<String>, field: &str| {
         if let Some(value) = value {
             writes.push(Write::new(controller, file, value, place(field)));
         }
     };
-    // An idle cgroup takes no shares: leave idleness first, enter it last.
+    // An idle cgroup takes no shares, and one that is idle no more has the usual ones: leave idleness first.
     let idle = cpu.idle();
     if let Some(idle) = idle
         && !(0..=1).contains(&idle)
@@ -161,12 +152,12 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
             format!("{shares} is out of range; the range is 2 to 262144"),
         ));
     }
-    push(
-        "cpu",
-        "cpu.shares",
-        cpu.shares().filter(|&shares| shares != 0).map(|shares| shares.to_string()),
-        "shares",
-    );
+    let shares = cpu.shares().filter(|&shares| shares != 0);
+    if idle == Some(1) && shares.is_some() {
+        warnings.push(v2::weight_of_idle(&place("shares"), "cpu.idle"));
+    }
+    let shares = shares.filter(|_| idle != Some(1));
+    push("cpu", "cpu.shares", shares.map(|shares| shares.to_string()), "shares");
     push("cpu", "cpu.cfs_period_us", positive(cpu.period()), "period");
     push("cpu", "cpu.cfs_quota_us", quota(cpu.quota(), &place("quota"))?, "quota");
     push("cpu", "cpu.cfs_burst_us", cpu.burst().map(|burst| burst.to_string()), "burst");
@@ -338,9 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn idleness_is_left_before_shares_and_entered_after_them() {
+    fn idleness_is_left_before_shares_and_has_none() {
         assert_eq!(lines(r#"{"cpu":{"shares":512,"idle":0}}"#), ["cpu.idle 0", "cpu.shares 512"]);
-        assert_eq!(lines(r#"{"cpu":{"shares":512,"idle":1}}"#), ["cpu.shares 512", "cpu.idle 1"]);
+        assert_eq!(lines(r#"{"cpu":{"shares":512,"idle":1}}"#), ["cpu.idle 1"]);
+    }
+
+    #[test]
+    fn the_oom_killer_can_be_switched_both_ways() {
+        assert_eq!(lines(r#"{"memory":{"disableOOMKiller":true}}"#), ["memory.oom_control 1"]);
+        assert_eq!(lines(r#"{"memory":{"disableOOMKiller":false}}"#), ["memory.oom_control 0"]);
+    }
+
+    #[test]
+    fn limits_on_kernel_memory_are_left_out() {
+        assert!(lines(r#"{"memory":{"kernel":4096,"kernelTCP":4096}}"#).is_empty());
     }
 
     #[test]

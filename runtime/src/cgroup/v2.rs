@@ -26,7 +26,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         self::memory(memory, &mut writes, warnings)?;
     }
     if let Some(cpu) = resources.cpu() {
-        self::cpu(cpu, &mut writes)?;
+        self::cpu(cpu, is_idle(resources), &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
         let place = "linux.resources.pids.limit";
@@ -64,7 +64,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         }
     }
     writes.extend(v1::rdma(resources));
-    unified(resources, &mut writes)?;
+    unified(resources, &mut writes, warnings)?;
     Ok(writes)
 }
 
@@ -93,8 +93,6 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>, warnings: &mut Vec<Stri
         writes.push(Write::new("memory", "memory.low", max_or(reservation, place)?, place));
     }
     let without_effect = [
-        ("kernel", memory.kernel().is_some_and(|kernel| kernel != 0)),
-        ("kernelTCP", memory.kernel_tcp().is_some_and(|tcp| tcp != 0)),
         ("swappiness", memory.swappiness().is_some()),
         ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
     ];
@@ -127,7 +125,21 @@ fn swap_alone(memory: &LinuxMemory) -> Result<Option<String>> {
     }
 }
 
-fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
+/// Whether the cgroup is to run only when nothing else wants the CPU. Then it has no weight: the kernel takes none, and
+/// systemd says idle by a weight of 0.
+pub fn is_idle(resources: &LinuxResources) -> bool {
+    match resources.unified().as_ref().and_then(|unified| unified.get("cpu.idle")) {
+        Some(idle) => idle.trim() == "1",
+        None => resources.cpu().as_ref().is_some_and(|cpu| cpu.idle() == Some(1)),
+    }
+}
+
+/// Of a weight that an idle cgroup can't have. The first words are runc's.
+pub fn weight_of_idle(weight: &str, idle: &str) -> String {
+    format!("unable to apply both {weight} and {idle}: an idle cgroup has no weight, so {weight} is ignored")
+}
+
+fn cpu(cpu: &LinuxCpu, is_idle: bool, writes: &mut Vec<Write>, warnings: &mut Vec<String>) -> Result<()> {
     let place = |field: &str| format!("{PLACE}.cpu.{field}");
     for (field, given) in [
         ("realtimeRuntime", cpu.realtime_runtime().is_some_and(|runtime| runtime != 0)),
@@ -146,7 +158,11 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
     if idle == Some(0) {
         writes.push(Write::new("cpu", "cpu.idle", "0", place("idle")));
     }
-    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+    let shares = cpu.shares().filter(|&shares| shares != 0);
+    if is_idle && shares.is_some() {
+        warnings.push(weight_of_idle(&place("shares"), "cpu.idle"));
+    }
+    if let Some(shares) = shares.filter(|_| !is_idle) {
         writes.push(Write::new("cpu", "cpu.weight", shares_to_weight(shares).to_string(), place("shares")));
     }
     if let Some(max) = cpu_max(cpu)? {
@@ -254,11 +270,16 @@ fn block_io(block_io: &LinuxBlockIo, writes: &mut Vec<Write>, warnings: &mut Vec
 
 /// `unified` is the last word on every file; lines of one value are written one by one, since a
 /// file such as `io.max` takes one device a write.
-fn unified(resources: &LinuxResources, writes: &mut Vec<Write>) -> Result<()> {
+fn unified(resources: &LinuxResources, writes: &mut Vec<Write>, warnings: &mut Vec<String>) -> Result<()> {
+    let is_idle = is_idle(resources);
     let mut entries: Vec<_> = resources.unified().iter().flatten().collect();
     entries.sort();
     for (file, value) in entries {
         let place = format!("{PLACE}.unified[{file:?}]");
+        if is_idle && matches!(file.as_str(), "cpu.weight" | "cpu.weight.nice") {
+            warnings.push(weight_of_idle(file, "cpu.idle"));
+            continue;
+        }
         let Some((controller, rest)) = file.split_once('.') else {
             return Err(Error::config(place, "is not a cgroup file; a name looks like memory.high"));
         };

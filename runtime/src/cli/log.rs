@@ -77,7 +77,7 @@ pub(super) fn failed(operation: &str, text: &str, error: &Error) {
     };
     logger.put(Level::Error, text, &facts);
     if logger.file.is_some() {
-        to_stderr(format!("{text}\n").as_bytes());
+        to_stderr(format!("{}\n", printable(text)).as_bytes());
     }
 }
 
@@ -182,8 +182,9 @@ fn quoted(text: &str) -> String {
     if text.chars().all(plain) { text.to_owned() } else { format!("\"{}\"", escaped(text, true)) }
 }
 
-/// Control characters of a message could change what a terminal shows; they are shown escaped instead.
-fn printable(text: &str) -> String {
+/// Control characters of a text could change what a terminal shows, and bidirectional ones what a person reads; they are
+/// shown escaped instead.
+pub(super) fn printable(text: &str) -> String {
     escaped(text, false)
 }
 
@@ -200,15 +201,21 @@ fn escaped(text: &str, quotes: bool) -> String {
             c if c.is_ascii_control() => {
                 let _ = write!(out, "\\x{:02x}", u32::from(c));
             }
-            c if c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{feff}') =>
-            {
+            c if c.is_control() || changes_order(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     out
+}
+
+/// Line separators, and what turns the direction of text: Unicode's Bidi_Control.
+fn changes_order(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 #[cfg(test)]
@@ -254,5 +261,6 @@ mod tests {
             terminal_line(Level::Error, "a\u{1b}]0;x\u{7}", 3),
             "\u{1b}[31mERRO\u{1b}[0m[0003] a\\x1b]0;x\\x07\n"
         );
+        assert_eq!(printable("a\u{2066}b\u{200f}c\u{61c}\u{9b}"), "a\\u2066b\\u200fc\\u061c\\u009b");
     }
 }

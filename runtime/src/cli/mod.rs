@@ -19,6 +19,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::error::{Error, Kind, Result};
+use crate::seal::Writers;
+use crate::sys::signal::hear_of_children;
 use crate::version::{COMMIT, SPEC_VERSION, VERSION};
 use globals::{Context, Globals};
 use normalise::{Flags, Help, Line, Placement};
@@ -44,7 +46,7 @@ trait Subcommand: Args {
     const FAILED: &'static str = "";
     /// The exit status of its errors.
     const ERROR_STATUS: u8 = 1;
-    /// Whether it makes a process that enters a container, and so must run from an image that nobody can write.
+    /// Whether it makes a process that enters a container, and so must run from an image that such a process can't write.
     const ENTERS: bool = false;
     /// The group that it belongs to: `seccomp` for `coracle seccomp compile`.
     const GROUP: &'static str = "";
@@ -195,7 +197,8 @@ enum Stop {
 /// Runs the command of `argv`, whose first word is the program's name, and gives the exit status: the command's
 /// own, or 1 for an error, 255 for an error of `exec`, 3 for an unknown command.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> i32 {
-    if let Err(errno) = crate::sys::process::fill_standard_streams() {
+    let ready = crate::sys::process::fill_standard_streams().and_then(|()| hear_of_children());
+    if let Err(errno) = ready {
         // There is nowhere to say it.
         return errno.raw_os_error() & 0xff;
     }
@@ -250,7 +253,7 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<i32, Stop> {
     };
     if entry.enters {
         // Before anything else is done: it may begin this program anew.
-        crate::seal::ensure().map_err(|error| Stop::Failed(error, Some(entry)))?;
+        crate::seal::ensure(Writers::Ordinary).map_err(|error| Stop::Failed(error, Some(entry)))?;
     }
     let arguments = parse(entry, words)?;
     ::log::debug!("{} of coracle {VERSION}", entry.full_name());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::container::{CgroupsMode, CreateOptions};
+use crate::container::{CgroupsMode, CreateOptions, listen_fds};
 use crate::error::{Doing, Error, Kind, Result};
 
 use super::log;
@@ -47,7 +47,7 @@ pub(super) struct CreateFlags {
 
 impl CreateFlags {
     pub(super) fn options(self) -> Result<CreateOptions> {
-        check_descriptors(self.preserve_fds)?;
+        check_descriptors(listen_fds(), self.preserve_fds)?;
         Ok(CreateOptions {
             bundle: directory(self.bundle),
             config: if self.config.is_empty() { "config.json".to_owned() } else { self.config },
@@ -85,22 +85,18 @@ pub(super) fn text(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// Whether each of the `count` descriptors to pass on (and those of `$LISTEN_FDS` before them) is there, and is the
+/// Whether each of the descriptors to pass on, `sockets` of `$LISTEN_FDS` and `count` after them, is there, and is the
 /// caller's: one that isn't could be taken by a file of the runtime itself, such as its log.
-pub(super) fn check_descriptors(count: u32) -> Result<()> {
-    if count == 0 {
-        return Ok(());
-    }
-    let sockets = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-    let first = sockets.saturating_add(3);
-    for number in first..first.saturating_add(count) {
+pub(super) fn check_descriptors(sockets: u32, count: u32) -> Result<()> {
+    let all = sockets.saturating_add(count);
+    for number in 3..all.saturating_add(3) {
         let known = Path::new("/proc/self/fd").join(number.to_string()).symlink_metadata().is_ok();
         if !known || i32::try_from(number).ok() == log::descriptor() {
             return Err(Error::new(
                 Kind::Config,
-                format!("pass on {count} descriptors from number {first}: descriptor {number} is not open"),
+                format!("pass on {all} descriptors from number 3: descriptor {number} is not open"),
             )
-            .hint("open them all before the call, or ask --preserve-fds for fewer"));
+            .hint("open them all before the call, or ask $LISTEN_FDS and --preserve-fds for fewer"));
         }
     }
     Ok(())

@@ -34,6 +34,11 @@ pub(super) fn json_line(value: &impl Serialize) -> Result<String> {
     Ok(text)
 }
 
+/// As [`json_line`], for a list; an empty one is `null`, as Go and so runc write it.
+pub(super) fn json_list<T: Serialize>(list: Vec<T>) -> Result<String> {
+    json_line(&Some(list).filter(|list| !list.is_empty()))
+}
+
 fn unwritable(error: &dyn std::error::Error) -> Error {
     Error::new(Kind::System, format!("write as JSON: {error}"))
 }

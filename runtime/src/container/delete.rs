@@ -1,12 +1,17 @@
 //! `delete`: taking a container away, from whatever phase it is in.
 
-use rustix::mount::{UnmountFlags, unmount};
+use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
+
+use super::identity::Identity;
 use super::process::wait_for_end;
-use super::state::{Container, State, Status};
+use super::state::{Container, Remains, State, Status};
 use super::store::{DELETED, Home, STATE_FILE, Store};
+use crate::cgroup::Cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::hooks;
+use crate::init::host_mounts::HostMount;
 use crate::sys::signal;
 
 /// How long a killed process may take to end, in seconds: as long as with runc.
@@ -18,15 +23,24 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
         opened => opened?,
     };
-    if force && !home.has(STATE_FILE) {
-        return remove_stateless(&home);
+    if !force {
+        return delete_known(&Container::from_home(home)?, false);
     }
-    let container = match Container::from_home(home) {
-        Err(error) if force && error.kind() == Kind::System => {
-            return store.open(id)?.remove().map_err(|_| error);
+    if home.read(STATE_FILE)?.is_none() {
+        await_creator(&home)?;
+    }
+    // Its creator may have put it there meanwhile.
+    let Some(text) = home.read(STATE_FILE)? else { return remove_stateless(&home) };
+    match State::from_json(&home, &text) {
+        Ok(state) => delete_known(&Container { home, state }, true),
+        Err(error) => {
+            log::warn!("{error}");
+            remove_damaged(&home, &Remains::from_json(&text))
         }
-        opened => opened?,
-    };
+    }
+}
+
+fn delete_known(container: &Container, force: bool) -> Result<()> {
     let (status, init) = container.status_and_init()?;
     match status {
         Status::Stopped | Status::Created => {}
@@ -34,7 +48,11 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         _ => {
             return Err(Error::new(
                 Kind::State,
-                format!("cannot delete container {id} that is not stopped: {}", status.name()),
+                format!(
+                    "cannot delete container {} that is not stopped: {}",
+                    container.home.id(),
+                    status.name()
+                ),
             )
             .hint("stop it first, or use --force"));
         }
@@ -43,17 +61,9 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         container.home.write(DELETED, b"")?;
     }
     if let Some(init) = init {
-        match signal::send(&init, libc::SIGKILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(errno) => return Err(Error::os(errno, "kill the container's first process")),
-        }
-        if status == Status::Paused {
-            // On cgroup v1 a frozen process isn't even killed before it is thawed.
-            container.cgroup()?.thaw()?;
-        }
-        if !wait_for_end(&init, PATIENCE)? {
-            return Err(Error::new(Kind::System, "container init still running"));
-        }
+        // On cgroup v1 a frozen process isn't even killed before it is thawed.
+        let frozen = (status == Status::Paused).then(|| container.cgroup()).transpose()?;
+        end(&init, frozen.as_ref())?;
     }
     remove(&container.home, &container.state)
 }
@@ -65,7 +75,7 @@ pub fn remove(home: &Home, state: &State) -> Result<()> {
         // Somebody else has done it. What has the same names now is another container's.
         return Ok(());
     }
-    let cgroup = crate::cgroup::Cgroup::open(&state.cgroup)?;
+    let cgroup = Cgroup::open(&state.cgroup)?;
     if !state.own_pids || state.init.is_none() {
         cgroup.kill(libc::SIGKILL)?;
     }
@@ -88,23 +98,71 @@ pub fn run_poststop(state: &State) {
 
 /// Unmounts what a container without a mount namespace of its own mounted in the host's.
 pub fn undo_host_mounts(state: &State) {
-    for target in state.host_mounts.iter().rev() {
-        // Not mounted (any more) is what is wanted.
-        let _ = unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    state.host_mounts.iter().rev().for_each(HostMount::undo);
+}
+
+/// Kills a container's first process and waits for its end; thaws the cgroup, if it is frozen.
+fn end(init: &OwnedFd, frozen: Option<&Cgroup>) -> Result<()> {
+    match signal::send(init, libc::SIGKILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(Error::os(errno, "kill the container's first process")),
+    }
+    frozen.map_or(Ok(()), Cgroup::thaw)?;
+    if wait_for_end(init, PATIENCE)? {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::System, "container init still running"))
     }
 }
 
-/// A directory without a state in its place: its creator died before the cgroup was known to be its own. A cgroup that it
-/// made has no process yet; one that has some is somebody else's.
-fn remove_stateless(home: &Home) -> Result<()> {
-    if let Some(state) =
-        home.read_unfinished(STATE_FILE)?.and_then(|text| serde_json::from_slice::<State>(&text).ok())
+/// Tells a creator that hasn't put the state into its place yet to stop, and waits until it has: it takes away by itself
+/// what it made. One that takes longer than that does so later.
+fn await_creator(home: &Home) -> Result<()> {
+    home.write(DELETED, b"")?;
+    if home.has(STATE_FILE) {
+        return Ok(());
+    }
+    let Some(state) = unfinished_state(home)? else { return Ok(()) };
+    if let Some(creator) = state.creator.open()?
+        && !wait_for_end(&creator, PATIENCE)?
     {
-        let cgroup = crate::cgroup::Cgroup::open(&state.cgroup)?;
-        if !cgroup.paths().is_empty() && cgroup.pids()?.is_empty() {
-            cgroup.remove()?;
-        }
+        log::warn!("process {}, which creates container {}, goes on", state.creator.pid, home.id());
+    }
+    Ok(())
+}
+
+fn unfinished_state(home: &Home) -> Result<Option<State>> {
+    Ok(home.read_unfinished(STATE_FILE)?.and_then(|text| serde_json::from_slice(&text).ok()))
+}
+
+/// Takes away a container whose state can't be read: what still can be told of it.
+fn remove_damaged(home: &Home, remains: &Remains) -> Result<()> {
+    let cgroup = remains.cgroup.as_ref().map(Cgroup::open).transpose()?;
+    if let Some(init) = remains.init.map(Identity::open).transpose()?.flatten() {
+        let is_frozen = cgroup.as_ref().map(Cgroup::is_frozen).transpose()?.unwrap_or_default();
+        end(&init, cgroup.as_ref().filter(|_| is_frozen))?;
+    }
+    if let Some(cgroup) = cgroup {
+        cgroup.kill(libc::SIGKILL)?;
+        cgroup.remove().map_err(|error| error.while_doing("remove the container's cgroup"))?;
+    }
+    home.remove()
+}
+
+/// A directory without a state in its place: its creator died before the cgroup was known to be its own.
+fn remove_stateless(home: &Home) -> Result<()> {
+    if let Some(state) = unfinished_state(home)? {
+        remove_unclaimed(&Cgroup::open(&state.cgroup)?)?;
     }
     home.remove()
         .map_err(|error| error.while_doing(format_args!("remove the unfinished container {}", home.id())))
+}
+
+/// Removes a cgroup that may be another container's, which was named by mistake: the own one has no process yet; one that
+/// has some is somebody else's.
+pub fn remove_unclaimed(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.paths().is_empty() || !cgroup.pids()?.is_empty() {
+        return Ok(());
+    }
+    cgroup.remove()
 }

@@ -32,9 +32,11 @@ pub fn events(
         return report(&statistics(&container)?);
     }
     let mut happenings = container.cgroup()?.events(&Watch::default())?;
-    let mut next = Instant::now() + options.interval;
+    // An interval may be longer than the clock can tell.
+    let after = |interval| Instant::now().checked_add(interval);
+    let mut next = after(options.interval);
     loop {
-        let limit = (!options.push).then(|| next.saturating_duration_since(Instant::now()));
+        let limit = next.filter(|_| !options.push).map(|next| next.saturating_duration_since(Instant::now()));
         match happenings.wait(limit)? {
             Some(cgroup::Event::Oom { kills }) => report(&Event {
                 kind: "oom",
@@ -51,7 +53,7 @@ pub fn events(
             None if options.push => return Ok(()),
             None => {
                 report(&statistics(&container)?)?;
-                next = Instant::now() + options.interval.max(Duration::from_millis(1));
+                next = after(options.interval.max(Duration::from_millis(1)));
             }
         }
     }

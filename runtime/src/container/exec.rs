@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use super::foreground::{self, Signals};
@@ -13,38 +14,39 @@ use super::joined_user::Maps;
 use super::launch::kept_descriptors;
 use super::listener::{await_execution, unasked};
 use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
-use super::process::{ended, hide_from_debuggers, kill_and_reap};
+use super::process::{ended, hide_from_debuggers, kill_and_reap, wait_for_end};
 use super::run::Begun;
 use super::stage;
 use super::state::{Container, Status};
-use super::store::{CONFIG_FILE, Store, write_pid_file};
+use super::store::{CONFIG_FILE, Store, remove_pid_file, write_pid_file};
+use super::terminal::copy_size;
 use crate::bundle::{Bundle, check_process, load_process, process_from_json};
-use crate::cgroup::SubCgroup;
+use crate::cgroup::{CgroupHandle, SubCgroup};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
+use crate::interrupt::Interrupt;
 use crate::plan;
 use crate::plan::exec::{ExecPlan, Target};
+use crate::plan::process::Streams;
 use crate::sys::clone::{Clone3, Forked};
 
 /// Adds a process to a running container and, unless it is detached, waits for its end. Gives the exit status.
 pub fn exec(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<i32> {
-    let (pid, pidfd, master) =
+    let Spawned { pid, pidfd, master, signals } =
         begin(store, settings, id, options, |process| check_console(process, options))?;
-    if options.detach {
-        return Ok(0);
+    match signals {
+        Some(signals) => {
+            foreground::wait(&signals, pid, &pidfd, master, None).inspect_err(|_| kill_and_reap(&pidfd))
+        }
+        None => Ok(0),
     }
-    // Only now: a process that can't begin, since the container is paused, must not keep us from ending.
-    let signals = Signals::hold()?;
-    let status = foreground::wait(&signals, pid, &pidfd, master, None)?;
-    signals.release()?;
-    Ok(status)
 }
 
 /// As [`exec`] with `detach`, for a caller of the library, who serves the terminal itself. The process is the caller's
 /// child.
 pub fn exec_here(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<Begun> {
-    let (pid, _, master) = begin(store, settings, id, options, |_| Ok(()))?;
+    let Spawned { pid, master, .. } = begin(store, settings, id, options, |_| Ok(()))?;
     Ok(Begun { process: Identity::of(pid)?, master })
 }
 
@@ -72,16 +74,28 @@ fn begin(
         _ => {}
     }
     let bundle = own_bundle(&container)?;
+    super::image::protect_from(&bundle.spec)?;
+    if let ExecProcess::File { path, .. } = &options.process {
+        super::image::protect_before_reading(path)?;
+    }
     let process = wanted_process(&bundle, &options.process)?;
+    super::image::protect_from_added(&process, &bundle.spec)?;
     check(process.terminal() == Some(true))?;
     let linux = bundle.spec.linux().as_ref();
     let target = Target {
         namespaces: container.state.namespaces,
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(crate::bundle::personality),
+        own_keyring: !container.state.no_new_keyring,
     };
     let facts = host::facts(Some(&process), false)?;
-    let linux = bundle.spec.linux().as_ref();
-    let plan = plan::exec::plan(&process, linux, bundle.seccomp.as_deref(), target, id, &facts)?;
+    let seccomp = bundle.seccomp.as_deref().filter(|_| !container.state.learning);
+    if container.state.learning {
+        log::warn!(
+            "container {id} is run to learn a seccomp profile: this process has no filter, and its system calls are not recorded"
+        );
+    }
+    let streams = if options.detach { Streams::Handed } else { Streams::Shared };
+    let plan = plan::exec::plan(&process, linux, seccomp, target, id, streams, &facts)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
@@ -194,6 +208,10 @@ fn wanted_process(bundle: &Bundle, wanted: &ExecProcess) -> Result<Process> {
 
 /// What a process file doesn't say is as for the container's own process, as with runc; its limits apart.
 fn take_absent(process: &mut Process, own: &Process) {
+    if process.user().umask().is_none() {
+        let umask = own.user().umask();
+        process.user_mut().set_umask(umask);
+    }
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
     }
@@ -215,7 +233,7 @@ fn take_absent(process: &mut Process, own: &Process) {
 }
 
 /// The configuration as it was when the container was created.
-fn own_bundle(container: &Container) -> Result<Bundle> {
+pub(super) fn own_bundle(container: &Container) -> Result<Bundle> {
     let text = container.home.read(CONFIG_FILE)?.ok_or_else(|| {
         Error::new(Kind::System, format!("{} is missing", container.home.path().join(CONFIG_FILE).display()))
     })?;
@@ -276,7 +294,15 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     process.set_capabilities(Some(capabilities));
 }
 
-type Spawned = (i32, OwnedFd, Option<OwnedFd>);
+/// A process whose program is executed.
+struct Spawned {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// The master of its terminal, where that comes to us.
+    master: Option<OwnedFd>,
+    /// The signals that are held for it, where we stay in the foreground.
+    signals: Option<Signals>,
+}
 
 fn spawn(
     container: &Container,
@@ -285,23 +311,32 @@ fn spawn(
     options: &ExecOptions,
     settings: &Settings,
 ) -> Result<Spawned> {
-    let keep = kept_descriptors(options.preserve_fds)?;
+    // Socket activation is for the container's own process.
+    let keep = kept_descriptors(0, options.preserve_fds)?;
     let init_pid = container.state.init.map_or(0, |init| init.pid);
     let sub: Vec<SubCgroup> = options.cgroup.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-    let cgroup = container.cgroup()?.exec_target(init_pid, &sub)?;
+    let cgroups = container.cgroup()?;
+    let cgroup = cgroups.exec_target(init_pid, &sub)?;
     let proc = procfs::open_host()?;
     let container_root = if container.state.namespaces & libc::CLONE_NEWNS as u64 == 0 {
         Some(init::open_directory(Path::new(&format!("/proc/{init_pid}/root")))?)
     } else {
         None
     };
+    // What was opened by its number is that process's, unless the number has become another's.
+    if wait_for_end(init_pidfd, 0)? {
+        return Err(Error::new(Kind::State, "the container's first process ended meanwhile"));
+    }
     let console = match &options.console_socket {
-        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
+        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket", None)?),
         None if options.detach => ConsoleReceiver::Caller,
         None => ConsoleReceiver::Host,
     };
-    let pidfd_socket =
-        options.pidfd_socket.as_deref().map(|path| host::connect_to(path, "pidfd socket")).transpose()?;
+    let pidfd_socket = options
+        .pidfd_socket
+        .as_deref()
+        .map(|path| host::connect_to(path, "pidfd socket", None))
+        .transpose()?;
     let (host_end, container_end) = Channel::pair()?;
     // As for create: nobody in the container may look into this process before it is the program (CVE-2016-9962).
     // Towards a user namespace the process that enters it does that: see `stage`.
@@ -317,22 +352,37 @@ fn spawn(
         rustix::thread::move_into_thread_name_spaces(init_pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
             .doing(|| "enter the container's pid namespace")?;
     }
-    let clone = Clone3 { into_cgroup: cgroup.clone_into.as_ref().map(AsFd::as_fd), ..Clone3::default() };
-    let forked = if staged {
+    let spawn = |into: Option<&CgroupHandle>| {
+        let clone = Clone3 { into_cgroup: into.map(AsFd::as_fd), ..Clone3::default() };
+        if !staged {
+            return clone.spawn().doing(|| "make the process");
+        }
         let all = ThreadNameSpaceType::from_bits_retain(
             (container.state.namespaces & !plan::exec::LATE_WITH_USER) as u32,
         );
         let entered = if joins_user { all } else { ThreadNameSpaceType::PROCESS_ID };
         let entry = stage::Entry::Container(init_pidfd.as_fd(), entered);
         stage::spawn(&entry, &plan.outside, &proc, &clone)
-    } else {
-        clone.spawn().doing(|| "make the process")
+    };
+    let forked = match spawn(cgroup.clone_into.as_ref()) {
+        // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
+        Err(error)
+            if sub.is_empty()
+                && matches!(
+                    error.errno(),
+                    Some(Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV | Errno::NOENT)
+                ) =>
+        {
+            match cgroups.of_init(init_pid)? {
+                Some(of_init) => spawn(Some(&of_init)),
+                None => Err(error),
+            }
+        }
+        spawned => spawned,
     }
     .map_err(|error| match error.errno() {
-        Some(rustix::io::Errno::AGAIN) => {
-            error.hint("a limit of processes is reached: pids.max of the cgroup")
-        }
-        Some(rustix::io::Errno::NOMEM) => {
+        Some(Errno::AGAIN) => error.hint("a limit of processes is reached: pids.max of the cgroup"),
+        Some(Errno::NOMEM) => {
             error.hint("the container's first process has ended meanwhile, or memory is short")
         }
         _ => error,
@@ -372,7 +422,7 @@ fn spawn(
     }
     let finished = finish(container, &host_end, pid, &pidfd, pidfd_socket.as_ref(), options);
     match finished {
-        Ok(master) => Ok((pid, pidfd, master)),
+        Ok((master, signals)) => Ok(Spawned { pid, pidfd, master, signals }),
         Err(error) => {
             kill_and_reap(&pidfd);
             Err(error)
@@ -388,14 +438,19 @@ fn finish(
     pidfd: &OwnedFd,
     pidfd_socket: Option<&OwnedFd>,
     options: &ExecOptions,
-) -> Result<Option<OwnedFd>> {
+) -> Result<(Option<OwnedFd>, Option<Signals>)> {
     if let Some(rdt) = &container.state.intel_rdt {
         rdt.add(pid)?;
     }
     let mut master = None;
     loop {
         match channel.receive()? {
-            Some(Frame::Console(fd)) => master = Some(fd),
+            Some(Frame::Times(lines)) => lines.lines().for_each(|line| log::debug!("{line}")),
+            Some(Frame::Console(fd)) => {
+                // Before the program looks.
+                copy_size(fd.as_fd());
+                master = Some(fd);
+            }
             Some(Frame::Ready) => break,
             Some(Frame::Failed(error)) => return Err(error),
             Some(_) => {}
@@ -403,16 +458,24 @@ fn finish(
         }
     }
     if let Some(socket) = pidfd_socket {
-        send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
+        // The word is runc's for a process that is added.
+        send_with_descriptor(socket.as_fd(), b"setns", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }
+    // Not before, since a process that can't begin, as in a paused container, must not keep us from ending; and not after,
+    // since the program may signal us at once.
+    let signals = (!options.detach).then(Signals::hold).transpose()?;
+    let interrupt = signals.is_some().then(Interrupt::watch).transpose()?;
     channel.send(&Frame::Go).doing(|| "let the process go on")?;
     let state = &container.state;
-    await_execution(channel, pidfd, |listener| {
+    await_execution(channel, interrupt.as_ref(), |listener| {
         let agent = state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, pid, &state.for_hooks("running"))
+    })
+    .inspect_err(|_| {
+        options.pid_file.as_deref().map(remove_pid_file);
     })?;
-    Ok(master)
+    Ok((master, signals))
 }

@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::notify::Proxy;
 use super::process;
-use super::terminal::Bridge;
+use super::terminal::{Bridge, Stream};
 use crate::error::{Doing, Error, Result};
 use crate::sys::process::{look_for_ended, take_status};
 use crate::sys::signal;
@@ -43,8 +43,17 @@ fn failed(errno: nix::errno::Errno, doing: &str) -> Error {
     Error::os(Errno::from_raw_os_error(errno as i32), doing)
 }
 
+/// What the foreground waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Ended,
+    Signal,
+    Carried(Stream),
+    Notification,
+}
+
 /// Waits for the end of a child that runs in the foreground. Gives its exit status, 128 and the signal's number for a
-/// signal.
+/// signal. Signals stay held: one that comes when there is nobody left to pass it on to must not replace that status.
 pub fn wait(
     _signals: &Signals,
     pid: i32,
@@ -57,65 +66,51 @@ pub fn wait(
     let mut bridge = master.map(Bridge::new).transpose()?;
     loop {
         let (input, output) = (stdin(), stdout());
+        let mut sources = vec![Source::Ended, Source::Signal];
         let mut fds = vec![
             PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN),
         ];
-        if let Some(bridge) = &bridge {
-            fds.extend(bridge.poll_fds(input.as_fd(), output.as_fd()));
+        for (stream, fd) in bridge.iter().flat_map(|bridge| bridge.poll_fds(input.as_fd(), output.as_fd())) {
+            sources.push(Source::Carried(stream));
+            fds.push(fd);
         }
-        let carried = fds.len();
         if let Some(fd) = notify.as_ref().and_then(Proxy::readable) {
+            sources.push(Source::Notification);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::os(errno, "wait for the container")),
         }
-        let said: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        let said: Vec<_> = sources.into_iter().zip(fds.iter().map(PollFd::revents)).collect();
         drop(fds);
-        let said = |index: usize| said.get(index).copied().unwrap_or(PollFlags::empty());
-        if let Some(bridge) = &mut bridge
-            && carried == 5
-        {
-            bridge.carry(said(2), said(3), said(4));
+        let mut ended = false;
+        for (source, said) in said.into_iter().filter(|(_, said)| !said.is_empty()) {
+            match source {
+                Source::Ended => ended = true,
+                Source::Signal => pass_on_signals(&mut queue, pid, pidfd, bridge.as_ref())?,
+                Source::Carried(stream) => {
+                    if let Some(bridge) = &mut bridge {
+                        bridge.carry(stream, said);
+                    }
+                }
+                Source::Notification => {
+                    // A service manager that has gone is no reason to end what it managed.
+                    if let Some(Err(error)) = notify.as_mut().map(Proxy::pass_on) {
+                        log::warn!("{error}");
+                        notify = None;
+                    }
+                }
+            }
         }
-        if !said(carried).is_empty()
-            && let Some(notify) = &mut notify
-        {
-            notify.pass_on()?;
-        }
-        if !said(0).is_empty() {
+        if ended {
             let status = process::wait(pidfd)?;
-            if let Some(bridge) = &mut bridge {
-                finish(bridge);
+            if let Some(Err(error)) = bridge.as_mut().map(Bridge::finish) {
+                log::warn!("{}", error.while_doing("write the last of the container's output"));
             }
             return Ok(status);
         }
-        if !said(1).is_empty() {
-            pass_on_signals(&mut queue, pid, pidfd, bridge.as_ref())?;
-        }
-    }
-}
-
-/// Passes on what the container wrote last: as long as there is some at once. A process that it left behind may hold
-/// the terminal open for ever.
-fn finish(bridge: &mut Bridge) {
-    while !bridge.is_done() {
-        let (input, output) = (stdin(), stdout());
-        let said = {
-            let [master, _, out] = bridge.poll_fds(input.as_fd(), output.as_fd());
-            let mut fds = [master, out];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut fds, Some(&now)) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => (fds[0].revents(), fds[1].revents()),
-            }
-        };
-        if said.0.is_empty() && said.1.is_empty() {
-            return;
-        }
-        bridge.carry(said.0, PollFlags::empty(), said.1);
     }
 }
 
@@ -133,6 +128,8 @@ fn pass_on_signals(queue: &mut SignalFd, pid: i32, pidfd: &OwnedFd, bridge: Opti
             },
             // Go's runtime, and nobody else, sends this one to itself; runc keeps it back too.
             libc::SIGURG => {}
+            // The kernel's own word that nobody reads our output, which is not the container's affair.
+            libc::SIGPIPE if info.ssi_pid == std::process::id() => {}
             number => send(pidfd, number)?,
         }
     }

@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -12,6 +15,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use crate::bundle::{Bundle, Sysctl, parse_sysctl, shared_sysctl};
 use crate::error::{Doing, Error, Result};
+use crate::interrupt::Interrupt;
 use crate::plan::namespaces::{Namespaces, describe};
 use crate::plan::step::{Action, Step};
 use crate::plan::{Facts, network};
@@ -59,14 +63,31 @@ pub fn bundle_facts(bundle: &Bundle) -> Result<Facts> {
     Ok(facts)
 }
 
+/// How often a wait for somebody who takes no calls looks for signals that are held.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Connects to a Unix stream socket by path. A path that is too long for a socket's address is reached from its
-/// directory.
-pub fn connect_to(path: &Path, what: &str) -> Result<OwnedFd> {
+/// directory. Who listens may have too many calls waiting already; an interrupt ends the wait.
+pub fn connect_to(path: &Path, what: &str, interrupt: Option<&Interrupt>) -> Result<OwnedFd> {
     let doing = || format!("connect to the {what} {}", path.display());
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).doing(doing)?;
-    with_address(path, |address| connect(&socket, address)).doing(doing)?;
-    Ok(socket)
+    // No event tells of a free place: only connect(2) itself waits for one, as long as one may send.
+    let set_patience =
+        |time| interrupt.map_or(Ok(()), |_| set_socket_timeout(&socket, Timeout::Send, time)).doing(doing);
+    set_patience(Some(LOOK))?;
+    loop {
+        match (with_address(path, |address| connect(&socket, address)), interrupt) {
+            (Err(Errno::AGAIN), Some(interrupt)) => {
+                interrupt.check().map_err(|error| error.while_doing(doing()))?;
+            }
+            (connected, _) => {
+                connected.doing(doing)?;
+                set_patience(None)?;
+                return Ok(socket);
+            }
+        }
+    }
 }
 
 /// A listening socket at `name` in a directory.
@@ -80,8 +101,23 @@ pub fn listen_at(directory: impl AsFd, name: &str) -> Result<OwnedFd> {
 }
 
 /// Calls the socket at `name` in a directory.
-pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    call_with(directory, name, SocketFlags::CLOEXEC)
+}
+
+/// Whether somebody listens at `name` in a directory; `ECONNREFUSED` when the socket was left by somebody who did. Never
+/// waits: who listens may be stopped or frozen, and take no calls.
+pub fn is_listened_at(directory: impl AsFd, name: &str) -> Result<bool, Errno> {
+    match call_with(directory, name, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        // So many calls wait already that there is no room for this one.
+        Ok(_) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn call_with(directory: impl AsFd, name: &str, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     in_directory(directory, name, |address| connect(&socket, address))?;
     Ok(socket)
 }
@@ -89,8 +125,8 @@ pub fn call(directory: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Err
 /// Uses a path as a socket's address, which holds 107 bytes; a longer one is used from its directory.
 pub fn with_address<T>(
     path: &Path,
-    use_it: impl Fn(&SocketAddrUnix) -> Result<T, rustix::io::Errno>,
-) -> Result<T, rustix::io::Errno> {
+    use_it: impl Fn(&SocketAddrUnix) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     match (SocketAddrUnix::new(path), path.parent(), path.file_name().and_then(|name| name.to_str())) {
         (Ok(address), ..) => use_it(&address),
         (Err(_), Some(parent), Some(name)) => {
@@ -107,8 +143,8 @@ pub fn with_address<T>(
 fn in_directory<T>(
     directory: impl AsFd,
     name: &str,
-    use_it: impl Fn(&SocketAddrUnix) -> Result<T, rustix::io::Errno>,
-) -> Result<T, rustix::io::Errno> {
+    use_it: impl Fn(&SocketAddrUnix) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     let number = std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd());
     use_it(&SocketAddrUnix::new(format!("/proc/self/fd/{number}/{name}"))?)
 }
@@ -123,7 +159,9 @@ pub fn open_namespaces(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
 }
 
 fn open_namespace(path: &Path, flag: u64, place: &str) -> Result<OwnedFd> {
-    let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    // A FIFO would be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty())
         .doing(|| format!("open the namespace {}", path.display()))
         .map_err(|error| error.at(place))?;
     match crate::sys::process::namespace_type(fd.as_fd()) {
@@ -224,7 +262,7 @@ pub fn open_pids(path: &Path) -> Result<OwnedFd> {
     open_namespace(path, libc::CLONE_NEWPID as u64, "linux.namespaces")
 }
 
-fn set(fd: &OwnedFd, kind: LinkNameSpaceType) -> Result<(), rustix::io::Errno> {
+fn set(fd: &OwnedFd, kind: LinkNameSpaceType) -> Result<(), Errno> {
     rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind))
 }
 

@@ -36,6 +36,8 @@ pub fn kill(store: &Store, id: &str, number: i32, all: bool) -> Result<()> {
         (_, Some(init)) => init,
     };
     match signal::send(&init, number) {
+        // The signal to all may have ended it, and its parent may have reaped it already.
+        Err(rustix::io::Errno::SRCH) if others => {}
         Err(rustix::io::Errno::SRCH) => return Err(Error::new(Kind::State, "container not running")),
         sent => sent.doing(|| format!("send signal {number} to the container's first process"))?,
     }

@@ -13,21 +13,25 @@ use super::host::{self, ChildNamespaces};
 use super::identity::Identity;
 use super::joined_user::Maps;
 use super::learn;
+use super::listener::Agent;
 use super::options::{CreateOptions, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap};
 use super::sources::Sources;
 use super::stage;
 use super::state::{Phase, State};
-use super::store::{CONFIG_FILE, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
+use super::store::{CONFIG_FILE, DELETED, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
+use super::terminal::copy_size;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Layout};
 use crate::clock;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::{self, Side};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
+use crate::init::host_mounts::HostMount;
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
 use crate::interrupt::{self, Interrupt};
 use crate::network::Moves;
+use crate::plan::process::Streams;
 use crate::plan::user::{Outside, UserNamespace, outside};
 use crate::plan::{self, Plan};
 use crate::rdt::{self, Class};
@@ -82,6 +86,7 @@ impl Launched {
             home: self.home,
             rdt: self.state.intel_rdt.clone(),
             state: self.state,
+            known: true,
             cgroup: Some(self.cgroup),
             process: None,
             devices: None,
@@ -91,33 +96,42 @@ impl Launched {
     }
 }
 
+/// Reads and checks the bundle of a new container. It may begin this program anew: see [`super::image`].
+pub fn read(id: &str, options: &CreateOptions) -> Result<Bundle> {
+    super::store::check_id(id)?;
+    super::image::protect_before_reading(&options.bundle.join(&options.config))?;
+    let bundle = Bundle::load(&options.bundle, &options.config)?;
+    super::image::protect_from(&bundle.spec)?;
+    Ok(bundle)
+}
+
 /// Makes a container and waits until it stands.
 pub fn launch(
     store: &Store,
     settings: &Settings,
     id: &str,
+    bundle: &Bundle,
     options: &CreateOptions,
     wish: Wish,
     interrupt: &Interrupt,
 ) -> Result<Launched> {
-    super::store::check_id(id)?;
-    let bundle = Bundle::load(&options.bundle, &options.config)?;
     let terminal =
         bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
     check_console(terminal, wish, options.console_socket.as_deref())?;
-    let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let notify_socket = super::notify::manager();
     let plan = plan::create(
         id,
-        &bundle,
+        bundle,
         &Layout::detect()?,
-        &host::bundle_facts(&bundle)?,
+        &host::bundle_facts(bundle)?,
         &plan::Options {
             no_pivot: options.no_pivot,
             no_new_keyring: options.no_new_keyring,
-            keep: kept_descriptors(options.preserve_fds)?,
+            keep: kept_descriptors(listen_fds(), options.preserve_fds)?,
             listen_fds: listen_fds(),
             notify: notify_socket.is_some().then(|| store.path_of(id).join(NOTIFY)),
             gate: matches!(wish, Wish::Create | Wish::CreateHere),
+            streams: if wish.waits() { Streams::Shared } else { Streams::Handed },
             manager: settings.manager,
             rootless: settings.is_rootless(),
             user_systemd: settings.has_user_systemd(),
@@ -128,10 +142,28 @@ pub fn launch(
         log::warn!("{warning}");
     }
     plan::seccomp::log_flags(plan.seccomp.as_ref());
+    let seccomp_agent = plan.seccomp.as_ref().and_then(|program| program.listener.as_ref()).map(Agent::from);
+    if let Some(agent) = &seccomp_agent {
+        agent.look_for()?;
+    }
     let home = store.claim(id)?;
-    let state = first_state(id, &bundle, &plan, notify_socket)?;
-    let mut made = Made { home, state, cgroup: None, process: None, devices: None, rdt: None, hooks: false };
-    match build(&mut made, &bundle, &plan, options, settings, interrupt) {
+    let state = State {
+        seccomp_agent,
+        learning: wish == Wish::Learn,
+        no_new_keyring: options.no_new_keyring,
+        ..first_state(id, bundle, &plan, notify_socket)?
+    };
+    let mut made = Made {
+        home,
+        state,
+        known: false,
+        cgroup: None,
+        process: None,
+        devices: None,
+        rdt: None,
+        hooks: false,
+    };
+    match build(&mut made, bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
             (Some(cgroup), Some(pidfd)) => {
                 Ok(Launched { home: made.home, state: made.state, cgroup, pid, pidfd, channel, master })
@@ -139,7 +171,7 @@ pub fn launch(
             _ => Err(Error::new(Kind::System, "the container has no cgroup, or no process")),
         },
         Err(_) if made.home.is_deleted() => {
-            made.let_go();
+            made.leave_to_deleter();
             Err(Error::new(Kind::State, format!("container {id} was deleted while it was being created")))
         }
         Err(error) => {
@@ -153,6 +185,8 @@ pub fn launch(
 struct Made {
     home: Home,
     state: State,
+    /// The state stands in its place: others know of the cgroup.
+    known: bool,
     cgroup: Option<Cgroup>,
     process: Option<OwnedFd>,
     devices: Option<Moves>,
@@ -171,12 +205,26 @@ impl Made {
         if let Some(process) = self.process.take() {
             kill_and_reap(&process);
         }
+        // By their identity.
+        super::delete::undo_host_mounts(&self.state);
+    }
+
+    /// Leaves a container to whoever deletes it, who knows of the cgroup only once the state stands in its place.
+    fn leave_to_deleter(&mut self) {
+        self.let_go();
+        if self.known {
+            return;
+        }
+        let cgroup = self.cgroup.take();
+        let removed = cgroup.as_ref().map_or(Ok(()), super::delete::remove_unclaimed);
+        if let Err(error) = removed.and_then(|()| self.home.remove()) {
+            log::warn!("{error}");
+        }
     }
 
     /// Takes everything away. What goes wrong here is only logged: the error that led here is the one to tell.
     fn take_away(&mut self) {
         self.let_go();
-        super::delete::undo_host_mounts(&self.state);
         if let Some(cgroup) = self.cgroup.take()
             && let Err(error) = cgroup.kill(libc::SIGKILL).and_then(|()| cgroup.remove())
         {
@@ -229,10 +277,11 @@ pub fn listen_fds() -> u32 {
     }
 }
 
-/// How many descriptors, from 0 on, a program keeps. Each must be open: its number could else become a file of the
+/// How many descriptors, from 0 on, a program keeps: after the standard ones those of socket activation, and those that the
+/// caller asked for. Each must be open: its number could else become a file of the
 /// runtime's. What isn't kept is closed when anything is executed, hooks too.
-pub fn kept_descriptors(preserve: u32) -> Result<u32> {
-    let keep = 3_u32.checked_add(listen_fds()).and_then(|keep| keep.checked_add(preserve));
+pub fn kept_descriptors(sockets: u32, preserve: u32) -> Result<u32> {
+    let keep = 3_u32.checked_add(sockets).and_then(|keep| keep.checked_add(preserve));
     let closed = |number: &u32| i32::try_from(*number).is_ok_and(|number| !is_open(number));
     match keep.and_then(|keep| (3..keep).find(closed).map_or(Some(keep), |_| None)) {
         Some(keep) => {
@@ -266,13 +315,16 @@ fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<Pat
         rootfs: bundle.rootfs.clone(),
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         cgroup: plan.cgroup.record(),
+        devices: None,
         intel_rdt: None,
         namespaces: plan.namespaces.clone | joined | pids | cgroups | time,
         own_pids: plan.namespaces.own_pids,
-        host_mounts: plan.host_mounts.clone(),
+        no_new_keyring: false,
+        host_mounts: Vec::new(),
         poststart: some(hooks, Hooks::poststart),
         poststop: some(hooks, Hooks::poststop),
-        seccomp_agent: plan.seccomp.as_ref().and_then(|program| program.listener.as_ref()).map(Into::into),
+        seccomp_agent: None,
+        learning: false,
         notify_socket,
     })
 }
@@ -294,19 +346,26 @@ fn build(
     if made.state.notify_socket.is_some() {
         super::notify::prepare(&made.home)?;
     }
-    let proc = procfs::open_host()?;
+    let proc = procfs::open_host_for(&plan.steps)?;
     let namespaces = host::open_namespaces(&plan.namespaces)?;
     host::refuse_shared_sysctls(&plan.steps, &plan.namespaces, &namespaces)?;
     let console = match &options.console_socket {
-        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket")?),
+        Some(path) => ConsoleReceiver::Engine(host::connect_to(path, "console socket", Some(interrupt))?),
         None if plan.waits_for_start() => ConsoleReceiver::Caller,
         None => ConsoleReceiver::Host,
     };
-    let pidfd_socket =
-        options.pidfd_socket.as_deref().map(|path| host::connect_to(path, "pidfd socket")).transpose()?;
+    let pidfd_socket = options
+        .pidfd_socket
+        .as_deref()
+        .map(|path| host::connect_to(path, "pidfd socket", Some(interrupt)))
+        .transpose()?;
     let gate = plan.waits_for_start().then(|| host::listen_at(made.home.as_fd(), GATE)).transpose()?;
     let cgroup = made.cgroup.insert(plan.cgroup.create()?);
     first_state.commit()?;
+    made.known = true;
+    if made.home.has(DELETED) {
+        return Err(Error::new(Kind::State, "the container is being deleted"));
+    }
     if cgroup.paths().is_empty() && !plan.namespaces.own_pids {
         log::warn!(
             "Creating a container with no cgroup and no private pid namespace. Such configuration is strongly discouraged, as it is impossible to properly kill all container's processes"
@@ -388,6 +447,11 @@ fn build(
     drop((container_end, gate, namespaces, console, id_maps));
     close_together(cgroups);
     let pidfd = made.process.insert(pidfd);
+    made.state.init = Some(Identity::of(pid)?);
+    if cgroup.paths().is_empty() {
+        // Nothing else tells `delete` of the process, should the creator be killed.
+        made.home.write(STATE_FILE, &made.state.to_json()?)?;
+    }
     before.leave()?;
     let uid = bundle.spec.process().as_ref().map_or(0, |process| process.user().uid());
     let uid_outside = match user {
@@ -418,16 +482,21 @@ fn build(
         host_end.send(&Frame::Go).doing(|| "let the container's first process go on")?;
     }
     made.state.cgroup = cgroup.record();
-    made.state.init = Some(Identity::of(pid)?);
     made.state.phase = Phase::Created;
     // Written while the container's side is at work; put into place when it is done.
     made.home.write(CONFIG_FILE, &bundle.source)?;
     let state = made.home.prepare(STATE_FILE, &made.state.to_json()?)?;
     let sources = Sources::new(&host_end, &proc, plan, pid, pidfd);
-    let master = serve(&host_end, &made.state, hooks, &mut made.hooks, pidfd, sources, interrupt)?;
+    let mut told = Told { home: &made.home, state: &mut made.state, hooks_begun: &mut made.hooks };
+    let master = serve(&host_end, &mut told, hooks, pidfd, sources, interrupt)?;
+    let state = match made.state.host_mounts.as_slice() {
+        [] => state,
+        _ => made.home.prepare(STATE_FILE, &made.state.to_json()?)?,
+    };
     state.commit()?;
     if let Some(socket) = pidfd_socket {
-        send_with_descriptor(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
+        // The word is runc's for a container's first process.
+        send_with_descriptor(socket.as_fd(), b"standard", Some(pidfd.as_fd())).doing(|| "send the pidfd")?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
@@ -489,12 +558,27 @@ fn explain_clone(error: Error, user: bool) -> Error {
     }
 }
 
+/// What the container's side tells while it is at work, and where that is kept.
+struct Told<'made> {
+    home: &'made Home,
+    state: &'made mut State,
+    hooks_begun: &'made mut bool,
+}
+
+impl Told<'_> {
+    /// Remembers a mount in the host's tree, also for a `delete` after this process was killed.
+    fn host_mount(&mut self, mount: HostMount) -> Result<()> {
+        self.state.host_mounts.push(mount);
+        let unfinished = State { phase: Phase::Creating, ..self.state.clone() };
+        self.home.write(STATE_FILE, &unfinished.to_json()?)
+    }
+}
+
 /// Answers the container's side until it is ready. Gives the terminal's master, where that comes to us.
 fn serve(
     channel: &Channel,
-    state: &State,
+    told: &mut Told<'_>,
     given: Option<&Hooks>,
-    hooks_begun: &mut bool,
     pidfd: &OwnedFd,
     mut sources: Sources<'_>,
     interrupt: &Interrupt,
@@ -505,8 +589,8 @@ fn serve(
             .map_err(|error| error.while_doing("wait for the container's first process"))?;
         match channel.receive()? {
             Some(Frame::RuntimeHooks) => {
-                *hooks_begun = true;
-                let hook_state = state.for_hooks("creating");
+                *told.hooks_begun = true;
+                let hook_state = told.state.for_hooks("creating");
                 let prestart = given.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
                 hooks::run(prestart, "prestart", &hook_state, Side::Runtime(Some(interrupt)))?;
                 let create = given.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
@@ -515,13 +599,22 @@ fn serve(
             }
             Some(Frame::Sources(count)) => sources.serve(count)?,
             Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
-            Some(Frame::Console(fd)) => master = Some(fd),
+            Some(Frame::HostMount(mount)) => {
+                told.host_mount(mount)?;
+                channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
+            }
+            Some(Frame::Times(lines)) => lines.lines().for_each(|line| log::debug!("{line}")),
+            Some(Frame::Console(fd)) => {
+                // Before the program looks.
+                copy_size(fd.as_fd());
+                master = Some(fd);
+            }
             Some(Frame::Ready) => {
-                *hooks_begun = true;
+                *told.hooks_begun = true;
                 return Ok(master);
             }
             Some(Frame::Failed(error)) => {
-                *hooks_begun = true;
+                *told.hooks_begun = true;
                 return Err(error);
             }
             Some(_) => {}

@@ -6,6 +6,7 @@
 //! ended, never in part.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::thread::JoinHandle;
 
 use coracle_seccomp::{FLAG_NEW_LISTENER, FilterFlag, Profile, Syscall, profile_of_calls};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, renameat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -31,6 +32,9 @@ pub fn filter_flags() -> u32 {
     let patient = if knows_flags(patient | FLAG_NEW_LISTENER) { patient } else { 0 };
     FilterFlag::SpecAllow.bits() | patient
 }
+
+/// How many names for an unfinished profile are tried.
+const ATTEMPTS: u32 = 100;
 
 /// A listener that is being served.
 pub struct Lesson {
@@ -145,12 +149,31 @@ impl Output {
         let mut text = serde_json::to_vec_pretty(profile)
             .map_err(|error| Error::new(Kind::System, format!("{}: {error}", doing())))?;
         text.push(b'\n');
-        let mut new = std::ffi::OsString::from(".");
-        new.push(&self.name);
-        new.push(".new");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.directory, &new, flags, Mode::from_raw_mode(0o644)).doing(doing)?;
-        File::from(file).write_all(&text).doing(doing)?;
-        renameat(&self.directory, &new, &self.directory, &self.name).doing(doing)
+        let (new, file) = self.beside().doing(doing)?;
+        let written = File::from(file)
+            .write_all(&text)
+            .doing(doing)
+            .and_then(|()| renameat(&self.directory, &new, &self.directory, &self.name).doing(doing));
+        if written.is_err() {
+            // What is half written is of no use; the error to tell is the first one.
+            let _ = unlinkat(&self.directory, &new, AtFlags::empty());
+        }
+        written
+    }
+
+    /// A new file beside the profile's place: nobody else's, whatever has such a name already.
+    fn beside(&self) -> Result<(OsString, OwnedFd), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pid = std::process::id();
+        for attempt in 0..ATTEMPTS {
+            let mut name = OsString::from(".");
+            name.push(&self.name);
+            name.push(format!(".{pid}-{attempt}.new"));
+            match openat(&self.directory, &name, flags, Mode::from_raw_mode(0o644)) {
+                Err(Errno::EXIST) => {}
+                opened => return opened.map(|file| (name, file)),
+            }
+        }
+        Err(Errno::EXIST)
     }
 }

@@ -1,17 +1,18 @@
 //! Handing a seccomp listener over, to its agent as a rule (runtime-spec, config-linux.md "The Container Process State").
 //!
-//! The process that loaded the filter can't do it: its own calls may be what the agent is to decide. It tells the
-//! number of the descriptor, and the host side takes it from there (pidfd_getfd(2)).
+//! It comes over the channel from the container's side, and the process goes on when the agent has it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 
-use super::host::connect_to;
+use super::host::{connect_to, with_address};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::HookState;
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
-use crate::sys::process::take_descriptor;
+use crate::interrupt::{self, Interrupt};
 
 /// The agent: `linux.seccomp.listenerPath` and `listenerMetadata`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +39,20 @@ struct ContainerProcessState<'a> {
 }
 
 impl Agent {
+    /// An error unless somebody has a stream socket at the agent's path. The agent doesn't notice: a datagram socket can't
+    /// be connected with it, which the kernel says (EPROTOTYPE: connect(2)) only of a socket that is open.
+    pub fn look_for(&self) -> Result<()> {
+        let found = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+            .and_then(|socket| with_address(self.path.as_ref(), |address| connect(&socket, address)));
+        let errno = match found {
+            Err(Errno::PROTOTYPE) => return Ok(()),
+            Err(errno) => errno,
+            // A datagram socket: the agent's must be a stream.
+            Ok(()) => Errno::PROTOTYPE,
+        };
+        Err(unreachable(Error::os(errno, format!("look for the seccomp agent {}", self.path))))
+    }
+
     /// Sends a listener to the agent, which owns it from then on.
     pub fn take(&self, listener: &OwnedFd, pid: i32, state: &HookState) -> Result<()> {
         let message = ContainerProcessState {
@@ -50,14 +65,19 @@ impl Agent {
         let text = serde_json::to_vec(&message).map_err(|error| {
             Error::new(Kind::System, format!("write the container process state: {error}"))
         })?;
-        connect_to(self.path.as_ref(), "seccomp agent")
-            .map_err(|error| error.while_doing("failed to connect with seccomp agent"))
-            .and_then(|socket| {
-                send_with_descriptor(socket.as_fd(), &text, Some(listener.as_fd()))
-                    .doing(|| format!("send the seccomp listener to {}", self.path))
-            })
-            .map_err(|error| error.at("linux.seccomp.listenerPath"))
+        let socket = connect_to(self.path.as_ref(), "seccomp agent", None).map_err(unreachable)?;
+        send_with_descriptor(socket.as_fd(), &text, Some(listener.as_fd()))
+            .doing(|| format!("send the seccomp listener to {}", self.path))
+            .map_err(|error| error.at(PLACE))
     }
+}
+
+/// Where the bundle names the agent.
+const PLACE: &str = "linux.seccomp.listenerPath";
+
+/// runc's words.
+fn unreachable(error: Error) -> Error {
+    error.while_doing("failed to connect with seccomp agent").at(PLACE)
 }
 
 /// The error when nobody wants a listener.
@@ -66,18 +86,19 @@ pub fn unasked() -> Error {
 }
 
 /// Waits until a process that was told to go on has executed its program: then the kernel closes its end of the channel.
-/// A listener that it has meanwhile is handed over; the process goes on when that is done.
+/// A listener that comes meanwhile is handed over; the process goes on when that is done, and ends when it fails. An
+/// interrupt ends the wait.
 pub fn await_execution(
     channel: &Channel,
-    pidfd: &OwnedFd,
+    interrupt: Option<&Interrupt>,
     mut hand_over: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
     loop {
+        interrupt::wait(channel.as_fd(), interrupt, None)
+            .map_err(|error| error.while_doing("wait for the program's execution"))?;
         match channel.receive()? {
             None => return Ok(()),
-            Some(Frame::Listener(number)) => {
-                let listener = take_descriptor(pidfd.as_fd(), number)
-                    .doing(|| "take the seccomp listener from the container's process")?;
+            Some(Frame::Listener(listener)) => {
                 hand_over(listener)?;
                 channel.send(&Frame::Go).doing(|| "let the container's process go on")?;
             }

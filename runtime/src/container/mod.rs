@@ -12,6 +12,7 @@ mod features;
 mod foreground;
 mod host;
 mod identity;
+mod image;
 mod joined_user;
 mod kill;
 mod launch;
@@ -33,7 +34,6 @@ mod update;
 mod user;
 mod view;
 
-pub use crate::bundle::resources_from_json;
 pub use delete::delete;
 pub use events::{Event, events};
 pub use exec::{exec, exec_here};
@@ -41,6 +41,7 @@ pub use features::Features;
 pub use host::user_runtime_dir;
 pub use identity::Identity;
 pub use kill::{kill, pids};
+pub use launch::listen_fds;
 pub use options::{
     CgroupsMode, CheckpointOptions, CreateOptions, EventsOptions, ExecOptions, ExecProcess, ExecUser,
     PageServer, RestoreOptions, RunOptions, Settings, Update,
@@ -50,7 +51,7 @@ pub use plan::{PlanView, plan};
 pub use run::{Begun, create, create_here, run};
 pub use start::start;
 pub use store::Store;
-pub use update::update;
+pub use update::{resources_from_json, update};
 pub use user::id_map_namespace;
 pub use view::{ContainerView, list, state};
 

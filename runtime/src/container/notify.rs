@@ -5,7 +5,7 @@
 //! until that was heard (`BARRIER=1`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, chmodat, mkdirat};
@@ -18,6 +18,7 @@ use super::state::State;
 use super::store::{Home, NOTIFY};
 use crate::error::{Doing, Error, Result};
 use crate::init::channel::send_with_descriptor;
+use crate::interrupt::Interrupt;
 
 /// The socket's name in its directory.
 const SOCKET: &str = "notify.sock";
@@ -32,6 +33,11 @@ pub fn prepare(home: &Home) -> Result<()> {
         .doing(|| "make the directory of the notification socket")
 }
 
+/// The service manager's socket that this process was told of.
+pub fn manager() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// The socket in the container, and the service manager's.
 pub struct Proxy {
     inside: OwnedFd,
@@ -41,9 +47,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Makes the container's socket and connects to the service manager's; nothing when there is none.
-    pub fn open(home: &Home, state: &State) -> Result<Option<Self>> {
-        let Some(manager_path) = &state.notify_socket else { return Ok(None) };
+    /// Makes the container's socket and connects to the service manager's.
+    pub fn open(home: &Home, state: &State, manager_path: &Path) -> Result<Self> {
         let path = home.path().join(NOTIFY).join(SOCKET);
         let doing = || format!("make the notification socket {}", path.display());
         let inside = datagram_socket().doing(doing)?;
@@ -54,7 +59,7 @@ impl Proxy {
         chmodat(CWD, &path, Mode::from_raw_mode(0o777), rustix::fs::AtFlags::empty()).doing(doing)?;
         let manager = datagram_socket().doing(doing)?;
         connect_to_manager(&manager, manager_path)?;
-        Ok(Some(Self { inside, manager, pid: state.init.map_or(0, |init| init.pid), done: false }))
+        Ok(Self { inside, manager, pid: state.init.map_or(0, |init| init.pid), done: false })
     }
 
     /// The descriptor to wait on, until the container has said that it is ready.
@@ -79,19 +84,36 @@ impl Proxy {
         Ok(ready)
     }
 
-    /// Waits until the container has said that it is ready, or has ended.
-    pub fn wait_until_ready(mut self, pidfd: &OwnedFd) -> Result<()> {
+    /// Waits until the container has said that it is ready, or has ended. A service manager that has gone is waited for no
+    /// longer: the program runs. An interrupt is an error.
+    pub fn wait_until_ready(mut self, pidfd: &OwnedFd, interrupt: Option<&Interrupt>) -> Result<()> {
         loop {
-            let mut wait = [
+            let mut wait = vec![
                 PollFd::from_borrowed_fd(self.inside.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN),
             ];
+            wait.extend(interrupt.map(|watch| PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN)));
             match poll(&mut wait, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::os(errno, "wait for the container's notification")),
             }
-            let (said, ended) = (!wait[0].revents().is_empty(), !wait[1].revents().is_empty());
-            if (said && self.pass_on()?) || (ended && !said) {
+            let ready = |index: usize| wait.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            let (said, ended) = (ready(0), ready(1));
+            drop(wait);
+            if let Some(interrupt) = interrupt {
+                interrupt
+                    .check()
+                    .map_err(|error| error.while_doing("wait for the container's notification"))?;
+            }
+            if said {
+                match self.pass_on() {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(error) => log::warn!("{error}"),
+                }
+                return Ok(());
+            }
+            if ended {
                 return Ok(());
             }
         }

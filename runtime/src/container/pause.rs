@@ -9,7 +9,7 @@ pub fn pause(store: &Store, id: &str) -> Result<()> {
     let container = Container::open(store, id)?;
     match container.status()? {
         Status::Running | Status::Created => container.cgroup()?.freeze(),
-        Status::Paused => Err(Error::new(Kind::State, "container already paused")),
+        Status::Paused => Err(Error::new(Kind::State, "container not running").hint("it is paused already")),
         _ => Err(Error::new(Kind::State, "container not running")),
     }
 }

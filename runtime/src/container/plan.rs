@@ -8,6 +8,7 @@ use super::options::Settings;
 use crate::bundle::Bundle;
 use crate::cgroup::Layout;
 use crate::error::{Error, Kind, Result};
+use crate::plan::process::Streams;
 use crate::plan::{self, Options, Plan};
 
 /// A plan as it is shown.
@@ -30,6 +31,7 @@ pub fn plan(bundle: &Path, config: &str, settings: &Settings) -> Result<PlanView
         listen_fds: listen_fds(),
         notify: None,
         gate: true,
+        streams: Streams::Handed,
         manager: settings.manager,
         rootless: settings.is_rootless(),
         user_systemd: settings.has_user_systemd(),

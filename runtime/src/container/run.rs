@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 
 use super::foreground::{self, Signals};
 use super::identity::Identity;
-use super::launch::{Launched, Wish, launch};
+use super::launch::{Launched, Wish, launch, read};
 use super::learn::{Lesson, Output};
 use super::listener::{await_execution, unasked};
 use super::options::{CreateOptions, RunOptions, Settings};
 use super::process::{self, ended};
-use super::store::Store;
+use super::store::{Store, remove_pid_file};
 use super::{delete, notify, start};
 use crate::error::{Error, Kind, Result};
 use crate::init::channel::Frame;
@@ -17,9 +17,10 @@ use crate::interrupt::Interrupt;
 
 /// Makes a container that waits for [`super::start`].
 pub fn create(store: &Store, settings: &Settings, id: &str, options: &CreateOptions) -> Result<()> {
+    let bundle = read(id, options)?;
     // A signal in the middle would leave half a container behind.
     let signals = Signals::hold()?;
-    let launched = launch(store, settings, id, options, Wish::Create, &Interrupt::watch()?)?;
+    let launched = launch(store, settings, id, &bundle, options, Wish::Create, &Interrupt::watch()?)?;
     go(launched).map(drop)?;
     signals.release()
 }
@@ -36,8 +37,10 @@ pub struct Begun {
 /// As [`create`], for a caller of the library, who serves the terminal itself. The container's first process is the
 /// caller's child.
 pub fn create_here(store: &Store, settings: &Settings, id: &str, options: &CreateOptions) -> Result<Begun> {
+    let bundle = read(id, options)?;
     let signals = Signals::hold()?;
-    let launched = go(launch(store, settings, id, options, Wish::CreateHere, &Interrupt::watch()?)?)?;
+    let interrupt = Interrupt::watch()?;
+    let launched = go(launch(store, settings, id, &bundle, options, Wish::CreateHere, &interrupt)?)?;
     signals.release()?;
     match launched.state.init {
         Some(process) => Ok(Begun { process, master: launched.master }),
@@ -45,9 +48,9 @@ pub fn create_here(store: &Store, settings: &Settings, id: &str, options: &Creat
     }
 }
 
-/// Makes a container, starts it, and, unless it is detached, waits for its end. Gives the exit status.
+/// Makes a container, starts it, and, unless it is detached, waits for its end. Gives the exit status; signals stay held
+/// then, since one that comes after the end must not replace it.
 pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -> Result<i32> {
-    let signals = Signals::hold()?;
     let wish = match (&options.learn, options.detach) {
         (None, true) => Wish::Detach,
         (None, false) => Wish::Foreground,
@@ -60,39 +63,53 @@ pub fn run(store: &Store, settings: &Settings, id: &str, options: &RunOptions) -
             .hint("leave out --detach or --seccomp-learn"));
         }
     };
+    let bundle = read(id, &options.create)?;
+    let signals = Signals::hold()?;
     let output = options.learn.as_deref().map(Output::open).transpose()?;
     if wish.waits() && !options.no_subreaper {
         process::adopt_orphans()?;
     }
-    let launched = launch(store, settings, id, &options.create, wish, &Interrupt::watch()?)?;
-    let (launched, notify) =
-        or_destroy(launched, |launched| notify::Proxy::open(&launched.home, &launched.state))?;
+    let interrupt = Interrupt::watch()?;
+    let launched = launch(store, settings, id, &bundle, &options.create, wish, &interrupt)?;
+    // A service manager that has gone is no reason not to run, as with runc.
+    let notify = launched.state.notify_socket.as_deref().and_then(|manager| {
+        notify::Proxy::open(&launched.home, &launched.state, manager)
+            .inspect_err(|error| log::warn!("{error}"))
+            .ok()
+    });
     let mut lesson = None;
-    let launched = execute(go(launched)?, |launched, listener| {
+    let launched = execute(go(launched)?, &interrupt, |launched, listener| {
         if wish == Wish::Learn {
             lesson = Some(Lesson::begin(listener)?);
             return Ok(());
         }
         let agent = launched.state.seccomp_agent.as_ref().ok_or_else(unasked)?;
         agent.take(&listener, launched.pid, &launched.state.for_hooks("created"))
+    })
+    .inspect_err(|_| {
+        options.create.pid_file.as_deref().map(remove_pid_file);
     })?;
-    let (launched, ()) = or_destroy(launched, |launched| start::run_poststart(&launched.state))?;
+    let (mut launched, ()) =
+        or_destroy(launched, |launched| start::run_poststart(&launched.state, Some(&interrupt)))?;
     if wish == Wish::Detach {
         if let Some(notify) = notify {
-            notify.wait_until_ready(&launched.pidfd)?;
+            or_destroy(launched, |launched| notify.wait_until_ready(&launched.pidfd, Some(&interrupt)))?;
         }
         signals.release()?;
         return Ok(0);
     }
-    let status = foreground::wait(&signals, launched.pid, &launched.pidfd, launched.master, notify)?;
-    let profile = lesson.map(Lesson::end).transpose()?;
-    if !options.keep {
-        delete::remove(&launched.home, &launched.state)?;
+    let master = launched.master.take();
+    let (launched, status) = or_destroy(launched, |launched| {
+        foreground::wait(&signals, launched.pid, &launched.pidfd, master, notify)
+    })?;
+    let removed = if options.keep { Ok(()) } else { delete::remove(&launched.home, &launched.state) };
+    if let (Some(output), Some(lesson)) = (output, lesson) {
+        lesson
+            .end()
+            .and_then(|profile| output.write(&profile))
+            .map_err(|error| error.hint(format!("the container itself has ended, with status {status}")))?;
     }
-    if let (Some(output), Some(profile)) = (output, profile) {
-        output.write(&profile)?;
-    }
-    signals.release()?;
+    removed?;
     Ok(status)
 }
 
@@ -122,10 +139,12 @@ fn go(launched: Launched) -> Result<Launched> {
 /// Waits until the program is executed: then the kernel closes the process's end of the channel.
 fn execute(
     launched: Launched,
+    interrupt: &Interrupt,
     mut hand_over: impl FnMut(&Launched, OwnedFd) -> Result<()>,
 ) -> Result<Launched> {
-    let executed =
-        await_execution(&launched.channel, &launched.pidfd, |listener| hand_over(&launched, listener));
+    let executed = await_execution(&launched.channel, Some(interrupt), |listener| {
+        hand_over(&launched, listener)
+    });
     match executed {
         Ok(()) => Ok(launched),
         Err(error) => {

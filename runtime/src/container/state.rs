@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, LinuxDeviceCgroup};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::host::call;
+use super::host::is_listened_at;
 use super::identity::Identity;
 use super::listener::Agent;
 use super::store::{GATE, Home, STATE_FILE, Store};
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::hooks::HookState;
+use crate::init::host_mounts::HostMount;
 use crate::rdt;
 
 /// How far `create` came.
@@ -81,6 +82,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Its cgroup.
     pub cgroup: cgroup::Record,
+    /// The device rules of the last `update` that changed them; until then those of the configuration hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<LinuxDeviceCgroup>>,
     /// `CLONE_NEW*` of the namespaces that aren't the runtime's.
     pub namespaces: u64,
     /// Its class of service of Intel RDT.
@@ -88,9 +92,12 @@ pub struct State {
     pub intel_rdt: Option<rdt::Record>,
     /// It has a pid namespace that was made for it, and ends with its first process.
     pub own_pids: bool,
+    /// It shares the session keyring of the process that created it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// Mounts in the host's mount namespace, to be undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_mounts: Vec<PathBuf>,
+    pub host_mounts: Vec<HostMount>,
     /// The poststart hooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,
@@ -100,6 +107,9 @@ pub struct State {
     /// The agent that gets the seccomp listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_agent: Option<Agent>,
+    /// Its system calls are recorded (`run --seccomp-learn`), and the filter of its bundle doesn't apply.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learning: bool,
     /// The notification socket of the service manager, at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify_socket: Option<PathBuf>,
@@ -118,10 +128,43 @@ impl State {
         }
     }
 
+    /// Reads the text of a container's `state.json`.
+    pub fn from_json(home: &Home, text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|error| {
+            Error::new(
+                Kind::System,
+                format!("{} is damaged: {error}", home.path().join(STATE_FILE).display()),
+            )
+            .hint("`delete --force` removes the container")
+        })
+    }
+
     /// The text of `state.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self)
             .map_err(|error| Error::new(Kind::System, format!("write the state: {error}")))
+    }
+}
+
+/// What a damaged `state.json` still tells of what the container takes up on the host.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// The container's first process.
+    pub init: Option<Identity>,
+    /// Its cgroup.
+    pub cgroup: Option<cgroup::Record>,
+}
+
+impl Remains {
+    /// Takes from a text what can be read of it: each field by itself.
+    pub fn from_json(text: &[u8]) -> Self {
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(text).unwrap_or_default();
+        let mut field = |name| fields.remove(name).unwrap_or_default();
+        Self {
+            init: serde_json::from_value(field("init")).ok(),
+            cgroup: serde_json::from_value(field("cgroup")).ok(),
+        }
     }
 }
 
@@ -149,13 +192,7 @@ impl Container {
                 home.path().display()
             )));
         };
-        let state = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(
-                Kind::System,
-                format!("{} is damaged: {error}", home.path().join(STATE_FILE).display()),
-            )
-            .hint("`delete --force` removes the container")
-        })?;
+        let state = State::from_json(&home, &text)?;
         Ok(Self { home, state })
     }
 
@@ -175,10 +212,9 @@ impl Container {
     /// Whether the first process waits for `start`. A gate that nobody listens at any more was left by a `start` that
     /// was killed right after it opened it.
     fn waits_at_gate(&self) -> Result<bool> {
-        match call(self.home.as_fd(), GATE) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(_) => self.home.unlink(GATE).map(|()| false),
+        match is_listened_at(self.home.as_fd(), GATE) {
+            Err(Errno::CONNREFUSED) => self.home.unlink(GATE).map(|()| false),
+            known => known.doing(|| "look whether the container waits for start"),
         }
     }
 

@@ -271,10 +271,39 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut new = std::ffi::OsString::from(".");
     new.push(name);
     let new = path.with_file_name(new);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(CWD, &new, flags, Mode::from_raw_mode(0o644)).doing(doing)?;
-    File::from(file).write_all(pid.to_string().as_bytes()).doing(doing)?;
-    renameat(CWD, &new, CWD, path).doing(doing)
+    let file = create_anew(&new, Mode::from_raw_mode(0o644)).doing(doing)?;
+    let written = File::from(file)
+        .write_all(pid.to_string().as_bytes())
+        .doing(doing)
+        .and_then(|()| renameat(CWD, &new, CWD, path).doing(doing));
+    if written.is_err() {
+        let _ = unlinkat(CWD, &new, AtFlags::empty());
+    }
+    written
+}
+
+/// Takes back the pid file of a process that came to nothing: its number becomes another process's.
+pub fn remove_pid_file(path: &Path) {
+    let _ = unlinkat(CWD, path, AtFlags::empty());
+}
+
+/// How often a name that others put back is removed.
+const TRIES: u32 = 16;
+
+/// Makes a file of this name, in a directory that may be open to others: what stands there, be it a FIFO or a link to
+/// somebody's file, is removed and never opened.
+fn create_anew(path: &Path, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..TRIES {
+        match openat(CWD, path, flags, mode) {
+            Err(Errno::EXIST) => match unlinkat(CWD, path, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            },
+            opened => return opened,
+        }
+    }
+    Err(Errno::EXIST)
 }
 
 #[cfg(test)]
@@ -290,5 +319,27 @@ mod tests {
             assert!(check_id(id).is_err(), "{id}");
         }
         assert!(check_id(&"a".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn what_stands_at_the_pid_files_temporary_name_is_not_opened() {
+        let directory = std::env::temp_dir().join(format!("coracle-pid-file-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        let (path, new, other) = (directory.join("pid"), directory.join(".pid"), directory.join("other"));
+        std::fs::write(&other, "of somebody else").unwrap();
+        let plants: [&dyn Fn(); 3] = [
+            &|| rustix::fs::mkfifoat(CWD, &new, Mode::RUSR | Mode::WUSR).unwrap(),
+            &|| std::fs::hard_link(&other, &new).unwrap(),
+            &|| std::os::unix::fs::symlink(&other, &new).unwrap(),
+        ];
+        for plant in plants {
+            plant();
+            write_pid_file(&path, 42).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "42");
+            assert!(!new.exists());
+        }
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "of somebody else");
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,25 +1,98 @@
 //! `update`: new limits for a container that is there.
 
+use oci_spec::runtime::LinuxResources;
+
+use super::exec::own_bundle;
 use super::options::Update;
 use super::state::{Container, Status};
 use super::store::{STATE_FILE, Store};
-use crate::bundle::check_resources;
+use crate::bundle::{self, check_resources};
+use crate::cgroup::devices;
 use crate::error::{Error, Kind, Result};
 use crate::plan::rdt::{Line, lines, own};
 use crate::rdt::Class;
 
+/// Reads limits that stand alone: the `linux.resources` object of `config.json`. Warns of what nobody knows.
+///
+/// # Errors
+/// The text is no JSON, or a value has the wrong type.
+pub fn resources_from_json(text: &[u8]) -> Result<LinuxResources> {
+    let (resources, warnings) = bundle::resources_from_json(text)?;
+    warn(warnings);
+    Ok(resources)
+}
+
 /// Changes the limits that are named; the others stay as they are.
 pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let schemata = schemata(update)?;
-    let container = Container::open(store, id)?;
+    let mut container = Container::open(store, id)?;
     if container.status()? == Status::Stopped {
         return Err(Error::new(Kind::State, "container not running"));
     }
-    for warning in check_resources(&update.resources)? {
+    update_limits(&mut container, update.resources.clone()).map_err(outside_config)?;
+    if schemata.is_empty() { Ok(()) } else { update_class(container, schemata) }
+}
+
+fn update_limits(container: &mut Container, mut resources: LinuxResources) -> Result<()> {
+    warn(check_resources(&resources)?);
+    let before = limits_before(container, &mut resources)?;
+    warn(container.cgroup()?.update(&resources, &before)?);
+    if resources.devices().is_some() {
+        container.state.devices.clone_from(resources.devices());
+        container.home.write(STATE_FILE, &container.state.to_json()?)?;
+    }
+    Ok(())
+}
+
+/// The limits of the configuration, with the devices that hold now, where `resources` lean on them.
+///
+/// Engines repeat the whole of `linux.resources`. Devices that are the same are no change, and are left alone: others
+/// may have been allowed from outside meanwhile, as for a graphics card.
+fn limits_before(container: &Container, resources: &mut LinuxResources) -> Result<LinuxResources> {
+    let names_devices = resources.devices().as_ref().is_some_and(|devices| !devices.is_empty());
+    if !names_devices {
+        resources.set_devices(None);
+    }
+    let mut before = LinuxResources::default();
+    before.set_devices(None);
+    if !names_devices && resources.memory().is_none() {
+        return Ok(before);
+    }
+    let bundle = own_bundle(container)?;
+    let configured = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    if let Some(configured) = configured {
+        before = configured;
+    }
+    if let Some(devices) = &container.state.devices {
+        before.set_devices(Some(devices.clone()));
+    }
+    if names_devices && devices::spec_rules(Some(resources))? == devices::spec_rules(Some(&before))? {
+        resources.set_devices(None);
+    }
+    // It says how limits are changed, and isn't one.
+    let check = before.memory().as_ref().and_then(oci_spec::runtime::LinuxMemory::check_before_update);
+    if let Some(memory) = resources.memory_mut()
+        && memory.check_before_update().is_none()
+    {
+        memory.set_check_before_update(check);
+    }
+    Ok(before)
+}
+
+/// The limits were not read from `config.json`, where the error would send its reader.
+fn outside_config(error: Error) -> Error {
+    if error.place().is_none() {
+        return error;
+    }
+    let told = error.to_string();
+    let told = told.strip_prefix("config.json: ").unwrap_or(&told).replace(" in config.json)", ")");
+    Error::new(error.kind(), told)
+}
+
+fn warn(warnings: Vec<String>) {
+    for warning in warnings {
         log::warn!("{warning}");
     }
-    container.cgroup()?.update(&update.resources)?;
-    if schemata.is_empty() { Ok(()) } else { update_class(container, schemata) }
 }
 
 /// The settings of the class of service that are named.

@@ -15,10 +15,15 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use super::host_mounts::HostMount;
 use crate::error::{Doing, Error, Kind, Result};
 
 /// The longest frame: an error's text.
 const LONGEST: usize = 32 * 1024;
+
+/// How much of each text of an error is told where all would be too long, in bytes. There are three, and of a byte JSON may
+/// make six.
+const LONGEST_PART: usize = LONGEST / (3 * 6) - 64;
 
 /// What one side tells the other.
 #[derive(Debug)]
@@ -33,14 +38,18 @@ pub enum Frame {
     Tree(OwnedFd),
     /// Container side: map the ids of this detached mount, the next in the order of the steps.
     MapIds(OwnedFd),
+    /// Container side: a mount that is about to stand in the host's tree.
+    HostMount(HostMount),
     /// Host side: the container's first process, cloned by another: its id, and its pidfd attached.
     Born(i32, OwnedFd),
+    /// Container side: how long each step took, a line for each.
+    Times(String),
     /// Container side: everything is made.
     Ready,
     /// Host side: go on.
     Go,
-    /// Container side: a seccomp listener is at this descriptor of it.
-    Listener(i32),
+    /// Container side: a seccomp listener, as the attached descriptor.
+    Listener(OwnedFd),
     /// Either side: this failed.
     Failed(Error),
 }
@@ -62,6 +71,11 @@ impl Channel {
         Self(socket)
     }
 
+    /// The same end of the socket once more, close-on-exec.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Sends a frame. A peer that is gone is an error, not a signal.
     pub fn send(&self, frame: &Frame) -> Result<(), Errno> {
         match frame {
@@ -69,17 +83,27 @@ impl Channel {
             Frame::Sources(count) => self.send_bytes(format!("S{count}").as_bytes(), None),
             Frame::Tree(tree) => self.send_bytes(b"T", Some(tree.as_fd())),
             Frame::MapIds(mount) => self.send_bytes(b"M", Some(mount.as_fd())),
+            Frame::HostMount(mount) => {
+                let json = serde_json::to_string(mount).map_err(|_| Errno::ILSEQ)?;
+                self.send_bytes(format!("P{json}").as_bytes(), None)
+            }
             Frame::Born(pid, pidfd) => self.send_bytes(format!("B{pid}").as_bytes(), Some(pidfd.as_fd())),
-            Frame::Ready => self.send_bytes(b"R", None),
-            Frame::Go => self.send_bytes(b"G", None),
-            Frame::Listener(number) => self.send_bytes(format!("L{number}").as_bytes(), None),
-            Frame::Console(master) => self.send_bytes(b"C", Some(master.as_fd())),
-            Frame::Failed(error) => {
-                let mut bytes = b"E".to_vec();
-                // An error is plain data, so that this can't fail; an empty text would still say "failed".
-                serde_json::to_writer(&mut bytes, error).unwrap_or_default();
+            Frame::Times(lines) => {
+                let mut bytes = format!("D{lines}").into_bytes();
                 bytes.truncate(LONGEST);
                 self.send_bytes(&bytes, None)
+            }
+            Frame::Ready => self.send_bytes(b"R", None),
+            Frame::Go => self.send_bytes(b"G", None),
+            Frame::Listener(listener) => self.send_bytes(b"L", Some(listener.as_fd())),
+            Frame::Console(master) => self.send_bytes(b"C", Some(master.as_fd())),
+            Frame::Failed(error) => {
+                // An error is plain data, so that this can't fail; an empty text would still say "failed".
+                let mut text = serde_json::to_vec(error).unwrap_or_default();
+                if text.len() >= LONGEST {
+                    text = serde_json::to_vec(&error.shortened(LONGEST_PART)).unwrap_or_default();
+                }
+                self.send_bytes(&[b"E", text.as_slice()].concat(), None)
             }
         }
     }
@@ -108,11 +132,15 @@ impl Channel {
             (Some((b'S', number)), _) => Ok(Some(Frame::Sources(parse_number(number)?))),
             (Some((b'T', _)), Some(tree)) => Ok(Some(Frame::Tree(tree))),
             (Some((b'M', _)), Some(mount)) => Ok(Some(Frame::MapIds(mount))),
+            (Some((b'P', json)), _) => serde_json::from_slice(json)
+                .map(|mount| Some(Frame::HostMount(mount)))
+                .map_err(|_| Error::new(Kind::System, "a mount on the runtime's own socket is garbled")),
             (Some((b'B', number)), Some(pidfd)) => Ok(Some(Frame::Born(parse_number(number)?, pidfd))),
+            (Some((b'D', lines)), _) => Ok(Some(Frame::Times(String::from_utf8_lossy(lines).into_owned()))),
             (Some((b'R', _)), _) => Ok(Some(Frame::Ready)),
             (Some((b'G', _)), _) => Ok(Some(Frame::Go)),
             (Some((b'C', _)), Some(master)) => Ok(Some(Frame::Console(master))),
-            (Some((b'L', number)), _) => Ok(Some(Frame::Listener(parse_number(number)?))),
+            (Some((b'L', _)), Some(listener)) => Ok(Some(Frame::Listener(listener))),
             (Some((b'E', text)), _) => Ok(Some(Frame::Failed(
                 serde_json::from_slice(text)
                     .unwrap_or_else(|_| Error::new(Kind::System, String::from_utf8_lossy(text))),
@@ -176,5 +204,22 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(here.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_failure_with_a_long_text_keeps_its_place_and_errno() {
+        let (here, there) = Channel::pair().unwrap();
+        let long = "\u{1}".repeat(LONGEST);
+        let error =
+            Error::os(Errno::NOSPC, long.as_str()).at(format!("mounts[2].{long}")).hint(long.as_str());
+        there.send(&Frame::Failed(error)).unwrap();
+        match here.receive().unwrap() {
+            Some(Frame::Failed(received)) => {
+                assert_eq!(received.errno(), Some(Errno::NOSPC));
+                assert!(received.place().unwrap().starts_with("mounts[2]."));
+                assert!(received.to_string().starts_with("\u{1}\u{1}"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -7,18 +7,17 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fchmod, mkdirat, mknodat, openat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, mknodat, openat,
     readlinkat, statat, symlinkat,
 };
 
 use crate::error::{Doing, Result};
 
-/// Copies what `from` holds into `to`, and `from`'s own mode and owner to `to`.
+/// Copies what `from` holds into `to`, whose own mode and owner are for the mount's options to say.
 pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let to = to.as_fd();
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let from = openat(from, ".", directory, Mode::empty()).doing(|| "open the directory")?;
-    let stat = statat(&from, "", AtFlags::EMPTY_PATH).doing(|| "look at the directory")?;
     for entry in Dir::read_from(&from).doing(|| "read the directory")? {
         let entry = entry.doing(|| "read the directory")?;
         let name = entry.file_name();
@@ -35,7 +34,6 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
                     openat(&from, name, directory, Mode::empty()).doing(|| format!("open {}", shown()))?;
                 let to = openat(to, name, directory, Mode::empty()).doing(|| format!("open {}", shown()))?;
                 copy_tree(&from, &to)?;
-                continue;
             }
             FileType::RegularFile => {
                 let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -59,10 +57,7 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
         }
         copy_owner(to, name, &stat, kind).doing(|| format!("set the owner and mode of {}", shown()))?;
     }
-    chownat(to, "", Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)), AtFlags::EMPTY_PATH)
-        .doing(|| "set the directory's owner")?;
-    let writable = openat(to, ".", directory, Mode::empty()).doing(|| "open the tmpfs")?;
-    fchmod(&writable, Mode::from_raw_mode(stat.st_mode)).doing(|| "set the directory's mode")
+    Ok(())
 }
 
 fn copy_owner(

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Gid, Uid, fchown, fstat, fstatfs, major, minor};
+use rustix::fs::{Gid, Uid, fchown, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
@@ -10,6 +10,7 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::null::is_null;
 use crate::error::{Doing, Result};
 use crate::plan::step::Capabilities;
 use crate::sys::process::with_inherited;
@@ -121,9 +122,7 @@ pub fn give_pipes(uid: u32) {
 /// A stream that can't be given away (on a read-only filesystem, say, or a socket) still works, so that is no error.
 fn own_stream(fd: BorrowedFd<'_>, uid: u32) {
     let Ok(stat) = fstat(fd) else { return };
-    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    if is_null || stat.st_uid == uid {
+    if is_null(fd) || stat.st_uid == uid {
         return;
     }
     let _ = fchown(fd, Some(Uid::from_raw(uid)), None);

@@ -11,10 +11,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::fd::Fd;
-use super::mounts::{attach, clone_tree};
+use super::mounts::{attach, change, clone_tree};
 use super::root::{Make, Root};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::Device;
+use crate::sys::mount::Attributes;
 use crate::sys::process::in_user_namespace;
 
 /// The directory in which the last device was made: mostly the next one stands there too.
@@ -124,6 +125,8 @@ fn bind_from_host(device: &Device, directory: &Fd, name: &OsStr) -> Result<()> {
         .hint("remove it from the image, or mount a tmpfs on /dev"));
     }
     let tree = clone_tree(&node, false).doing(|| format!("bind the host's {path}"))?;
+    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    change(&tree, Attributes { set, ..Attributes::default() }, false)?;
     attach(&tree, &target)
 }
 

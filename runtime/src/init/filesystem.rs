@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
+use rustix::fs::{PROC_SUPER_MAGIC, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
@@ -96,6 +96,14 @@ impl Context {
 /// Whether a descriptor lies on procfs.
 pub fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(fstatfs(fd)?.f_type == PROC_SUPER_MAGIC)
+}
+
+/// The inode of a procfs's root: `PROC_ROOT_INO` of the kernel's include/linux/proc_ns.h.
+const PROC_ROOT: u64 = 1;
+
+/// Whether a descriptor is the root of a procfs, not a part of one.
+pub fn is_proc_root(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(is_procfs(&fd)? && fstat(fd)?.st_ino == PROC_ROOT)
 }
 
 /// Refuses a descriptor that isn't on procfs: something else may be mounted over /proc.

@@ -3,9 +3,11 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use coracle_seccomp::FLAG_NEW_LISTENER;
 use rustix::io::Errno;
 
 use super::channel::Channel;
+use super::listener::Courier;
 use super::{Inside, Made, credentials, missing};
 use crate::error::{Doing, Error, Result};
 use crate::sys;
@@ -32,15 +34,16 @@ pub fn let_go(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
     Ok(())
 }
 
-/// Loads the filter. With a listener, what follows may be decided by an agent, which must have the listener first: the
-/// host side is told its number by write(2), the one call that no profile may give to an agent, and says when the agent
-/// has it.
+/// Loads the filter. With a listener, what follows may be decided by an agent, which must have the listener first.
 pub fn load_filter(privileged: bool, inside: &Inside<'_>, made: &mut Made) -> Result<()> {
     let program = inside.seccomp.ok_or_else(|| missing("the seccomp filter"))?;
-    get_ready(inside, made)?;
+    get_ready(made)?;
     if privileged {
         credentials::raise_permitted()?;
     }
+    let channel = made.start.as_ref().unwrap_or(&inside.channel);
+    let listens = program.flags & FLAG_NEW_LISTENER != 0;
+    let courier = listens.then(|| Courier::call(channel)).transpose()?;
     let listener = sys::seccomp::load(&program.instructions, program.flags)
         .doing(|| "load the seccomp filter")
         .map_err(|error| match error.errno() {
@@ -50,26 +53,21 @@ pub fn load_filter(privileged: bool, inside: &Inside<'_>, made: &mut Made) -> Re
             }
             _ => error,
         })?;
-    let Some(listener) = listener else { return Ok(()) };
-    let channel = made.start.as_ref().unwrap_or(&inside.channel);
-    let number = format!("L{}", std::os::fd::AsRawFd::as_raw_fd(&listener));
-    rustix::io::write(channel, number.as_bytes()).doing(|| "tell of the seccomp listener")?;
-    let mut answer = [0; 1];
-    match rustix::io::read(channel, &mut answer) {
-        Ok(1) => Ok(()),
-        _ => sys::process::exit_now(1),
+    match (listener, courier) {
+        (Some(listener), Some(courier)) => courier
+            .deliver(listener)
+            .doing(|| "hand the seccomp listener over")
+            .map_err(|error| error.hint("with an agent the profile must allow write")),
+        _ => Ok(()),
     }
 }
 
 /// What can be done for the program before a filter that may forbid it: after it only execve(2) is left.
-fn get_ready(inside: &Inside<'_>, made: &mut Made) -> Result<()> {
+fn get_ready(made: &mut Made) -> Result<()> {
     if std::mem::replace(&mut made.ready, true) {
         return Ok(());
     }
     sys::process::close_on_exec_from(3).doing(|| "close the runtime's descriptors")?;
-    if inside.trace {
-        report_times(&made.times);
-    }
     sys::signal::reset_for_exec().doing(|| "reset the signals")
 }
 
@@ -78,7 +76,7 @@ pub fn program_start(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
     let program = made.program.take().ok_or_else(|| missing("the program's path"))?;
     let args = CStringArray::new(inside.args.to_vec());
     let env = CStringArray::new(std::mem::take(&mut inside.env));
-    get_ready(inside, made)?;
+    get_ready(made)?;
     // Not before: the startContainer hooks, which may come after the filter, don't get them.
     for number in 3..inside.keep {
         sys::process::keep_on_exec(number as i32).doing(|| format!("keep descriptor {number}"))?;
@@ -93,13 +91,4 @@ pub fn program_start(inside: &mut Inside<'_>, made: &mut Made) -> Result<()> {
         _ => Error::os(errno, format!("exec {shown}")),
     }
     .at("process.args[0]"))
-}
-
-/// `--debug`: where the time went, slowest first, to standard error, which is still the caller's.
-fn report_times(times: &[(String, u128)]) {
-    let mut times: Vec<_> = times.iter().collect();
-    times.sort_by_key(|(_, micros)| std::cmp::Reverse(*micros));
-    for (step, micros) in times {
-        eprintln!("{micros:>7} us  {step}");
-    }
 }

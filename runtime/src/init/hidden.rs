@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::fd::Fd;
 use super::filesystem;
-use super::mounts::{attach, change, clone_tree};
+use super::mounts::{attach, change, clone_tree, is_same};
+use super::null;
 use super::root::{Root, is_directory};
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::NewFilesystem;
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -28,8 +29,13 @@ pub fn readonly_path(path: &Path, root: &Root) -> Result<()> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         found => found.doing(|| format!("open {}", path.display()))?,
     };
+    let readonly = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    if is_same(root, &fd) {
+        // A mount on top of the process's root is not what the process sees.
+        return change(&fd, readonly, false);
+    }
     let tree = clone_tree(&fd, true).doing(|| format!("bind {}", path.display()))?;
-    change(&tree, Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() }, true)?;
+    change(&tree, readonly, true)?;
     attach(&tree, &fd)
 }
 
@@ -48,6 +54,13 @@ impl Masks {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             found => found.doing(|| format!("open {}", path.display()))?,
         };
+        if is_same(root, &target) {
+            return Err(Error::new(
+                Kind::Config,
+                format!("{} is the root of the container, which can't be hidden from it", path.display()),
+            )
+            .hint("mask paths below it"));
+        }
         let tree = if is_directory(&target).doing(|| format!("look at {}", path.display()))? {
             match &self.empty {
                 Some(empty) => clone_tree(empty, false).doing(|| "copy the empty directory's mount")?,
@@ -55,7 +68,7 @@ impl Masks {
                     let empty = filesystem::make(&NewFilesystem {
                         fstype: "tmpfs".to_owned(),
                         source: "tmpfs".to_owned(),
-                        options: vec![("mode".to_owned(), Some("755".to_owned()))],
+                        options: empty_options(),
                         attributes: libc::MOUNT_ATTR_RDONLY,
                     })?;
                     attach(&empty, &target)?;
@@ -66,7 +79,10 @@ impl Masks {
         } else {
             let null = match &mut self.null {
                 Some(null) => null,
-                none => none.insert(open_null(root)?),
+                none => none.insert(
+                    null::open(root, OFlags::PATH)
+                        .map_err(|error| error.while_doing("hide a file behind /dev/null"))?,
+                ),
             };
             clone_tree(null.as_fd(), false).doing(|| "copy /dev/null's mount")?
         };
@@ -74,17 +90,8 @@ impl Masks {
     }
 }
 
-/// The container's /dev/null, proven to be the null device: a link or a file that an image put there instead
-/// would be mounted over what is to be hidden (CVE-2025-31133).
-fn open_null(root: &Root) -> Result<Fd> {
-    let null = root
-        .open_with(
-            Path::new("/dev/null"),
-            OFlags::PATH | OFlags::NOFOLLOW,
-            rustix::fs::ResolveFlags::NO_SYMLINKS,
-        )
-        .doing(|| "open the container's /dev/null, which masks files")?;
-    super::devices::expect_device(null.as_fd(), 1, 3)
-        .map_err(|error| error.while_doing("check the container's /dev/null, which masks files"))?;
-    Ok(null)
+/// What holds nothing needs no room; and should somebody come by a writable mount of it, it still can't be filled.
+fn empty_options() -> Vec<(String, Option<String>)> {
+    let some = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+    vec![("ro".to_owned(), None), some("mode", "755"), some("size", "4k"), some("nr_inodes", "1")]
 }

@@ -14,7 +14,10 @@ mod fd;
 pub mod filesystem;
 mod handover;
 mod hidden;
+pub mod host_mounts;
+mod listener;
 mod mounts;
+mod null;
 mod old_root;
 pub mod procfs;
 mod program;
@@ -125,6 +128,7 @@ pub fn run(mut inside: Inside<'_>) -> ! {
     let id_maps = std::mem::take(&mut inside.id_maps);
     let mut made =
         Made { supplies: user::Supplies::new(id_maps, inside.has_host_network), ..Made::default() };
+    fd::heed_limit();
     // Modes that are asked for are meant exactly.
     umask(Mode::empty());
     for step in inside.steps {
@@ -261,6 +265,7 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::ReadonlyPath { path } => hidden::readonly_path(path, root(&made.root)?),
         Action::MaskPath { path } => made.masks.hide(path, root(&made.root)?),
+        Action::OwnNull => null::own_streams(root(&made.root)?),
         Action::LetGo => handover::let_go(inside, made),
         Action::Rlimit { name, resource, soft, hard } => settings::set_limit(name, *resource, *soft, *hard),
         Action::OomScoreAdj { value } => {
@@ -294,8 +299,12 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::Personality { persona } => sys::policy::set_personality(*persona).doing(|| "personality"),
         Action::ExecLabel { module, label } => settings::exec_label(module, label, inside),
         Action::BoundingSet { keep } => credentials::limit_bounding_set(*keep),
-        Action::StdioOwner { uid } => {
-            credentials::own_stdio(*uid);
+        Action::StdioOwner { uid, pipes_only } => {
+            if *pipes_only {
+                give_pipes(*uid);
+            } else {
+                credentials::own_stdio(*uid);
+            }
             Ok(())
         }
         Action::Umask { mask } => {
@@ -337,6 +346,9 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
             Ok(())
         }
         Action::Ready => {
+            if inside.trace {
+                talk::tell(inside, &Frame::Times(slowest_first(&mut made.times)))?;
+            }
             talk::tell(inside, &Frame::Ready)?;
             talk::await_go(inside)
         }
@@ -346,6 +358,14 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         }
         Action::Execute { .. } => handover::program_start(inside, made),
     }
+}
+
+/// `--debug`: where the time went, in microseconds, for the host's log; what the container's standard error is for, its
+/// engine decides.
+fn slowest_first(times: &mut [(String, u128)]) -> String {
+    times.sort_by_key(|(_, micros)| std::cmp::Reverse(*micros));
+    let lines: Vec<String> = times.iter().map(|(step, micros)| format!("{micros:>7} us  {step}")).collect();
+    lines.join("\n")
 }
 
 fn missing(what: &str) -> Error {

@@ -2,10 +2,13 @@
 //!
 //! A mount is made detached, gets its attributes while nobody can see it, and is moved onto a target that was
 //! resolved to a descriptor: there is no moment at which a mount stands with the wrong flags, and no path that
-//! is resolved twice.
+//! is resolved twice. Only the v1 cgroups, which are put together at their place, get theirs there; and the propagation
+//! is set last, since what is moved below a shared mount becomes shared.
 
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
@@ -14,10 +17,11 @@ use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_
 use super::channel::Channel;
 use super::copy_up::copy_tree;
 use super::fd::Fd;
-use super::filesystem;
 use super::root::{Make, Root, is_directory};
 use super::user::Supplies;
+use super::{filesystem, host_mounts};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::plan::mounts::classic_options;
 use crate::plan::step::{CgroupHierarchy, Mount, NewFilesystem, What};
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -47,21 +51,42 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
             } else {
                 Make::File
             };
-            bind(tree, make, mount, root)?
+            bind(tree, make, mount, root, channel)?
         }
-        What::CgroupV2 { path } => bind(clone_cgroup(path)?, Make::Directory, mount, root)?,
-        What::New(new) => make_filesystem(mount, new, root, supplies, channel)?,
+        What::CgroupV2 { new, path } => match make_filesystem(mount, new, root, supplies, channel) {
+            Ok(Some(mounted)) => mounted,
+            Ok(None) => return Ok(()),
+            Err(error) if matches!(error.errno(), Some(Errno::PERM | Errno::BUSY)) => {
+                bind(clone_cgroup(path)?, Make::Directory, mount, root, channel)?
+            }
+            Err(error) => return Err(error),
+        },
+        What::New(new) => match make_filesystem(mount, new, root, supplies, channel)? {
+            Some(mounted) => mounted,
+            None => return Ok(()),
+        },
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
             rustix::process::fchdir(&target).doing(|| "change to the target")?;
             let flags = MountFlags::from_bits_retain(*flags as u32);
-            return rustix::mount::mount_remount(".", flags, data.as_str()).doing(|| "remount");
+            rustix::mount::mount_remount(".", flags, data.as_str())
+                .doing(|| "remount")
+                .map_err(explain_remount)?;
+            change(&target, mount.recursive, true)?;
+            target
+        }
+        What::Attributes => {
+            let target = root.open(&mount.target).doing(|| "open the target")?;
+            change_bind(&target, mount).map_err(explain_remount)?;
+            change(&target, mount.recursive, true)?;
+            target
         }
         What::CgroupV1 { hierarchies, links, attributes } => {
-            cgroup_v1(mount, hierarchies, links, *attributes, root)?
+            let tree = cgroup_v1(mount, hierarchies, links, *attributes, root, channel)?;
+            change(&tree, mount.recursive, true)?;
+            tree
         }
     };
-    change(&mounted, mount.recursive, true)?;
     for propagation in &mount.propagation {
         let wanted = Attributes { propagation: propagation.kind, ..Attributes::default() };
         set_attributes(&mounted, wanted, propagation.recursive)
@@ -70,11 +95,21 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
     Ok(())
 }
 
-fn bind(tree: Fd, make: Make, mount: &Mount, root: &Root) -> Result<Fd> {
+/// Moves the tree of a bind mount onto its target, once it has all its attributes.
+fn bind(tree: Fd, make: Make, mount: &Mount, root: &Root, channel: &Channel) -> Result<Fd> {
     change_bind(&tree, mount)?;
-    let target = open_target(mount, root, make)?;
-    attach(&tree, &target)?;
+    change(&tree, mount.recursive, true)?;
+    let is_proc = filesystem::is_proc_root(&tree).doing(|| "look at the source's filesystem")?;
+    let target = open_target(mount, root, make, is_proc)?;
+    put(&tree, &target, root, channel)?;
     Ok(tree)
+}
+
+fn explain_remount(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::INVAL) => error.hint("only what is mounted at that very path already can be remounted"),
+        _ => error,
+    }
 }
 
 /// Moves a detached mount onto a target.
@@ -88,6 +123,14 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
             _ => error,
         },
     )
+}
+
+/// Moves a detached mount onto a target in the root. The host side is told first of one that will stand in its tree.
+fn put(tree: &Fd, target: &Fd, root: &Root, channel: &Channel) -> Result<()> {
+    if root.is_on_host() {
+        host_mounts::announce(tree, target, channel)?;
+    }
+    attach(tree, target)
 }
 
 /// A detached copy of the mount that a descriptor lies on, from that point down.
@@ -181,10 +224,33 @@ fn locked_flags(mount: &Fd, clear: u64) -> Vec<&'static str> {
     .collect()
 }
 
-/// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime.
-fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
-    let target = root
-        .open_or_make(&mount.target, make)
+/// proc and sysfs must stand where they seem to: a link there would move them, and what is masked later with them.
+fn must_not_follow(what: &What) -> Option<&str> {
+    match what {
+        What::New(new) if matches!(new.fstype.as_str(), "proc" | "sysfs") => Some(&new.fstype),
+        _ => None,
+    }
+}
+
+/// Resolves, and makes where missing, what is mounted on, and refuses targets that would fool the runtime. What is mounted
+/// may be a whole procfs.
+fn open_target(mount: &Mount, root: &Root, make: Make, is_proc: bool) -> Result<Fd> {
+    let opened = match must_not_follow(&mount.what) {
+        Some(fstype) => match root.open_or_make_without_links(&mount.target) {
+            Err(Errno::LOOP) => {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "filesystem \"{fstype}\" must be mounted on ordinary directory: {} is, or lies behind, a symbolic link",
+                        mount.target.display()
+                    ),
+                ));
+            }
+            opened => opened,
+        },
+        None => root.open_or_make(&mount.target, make),
+    };
+    let target = opened
         .doing(|| format!("open the target {} in the rootfs", mount.target.display()))
         .map_err(|error| match error.errno() {
             Some(Errno::ROFS) => error
@@ -205,16 +271,16 @@ fn open_target(mount: &Mount, root: &Root, make: Make) -> Result<Fd> {
         .hint("a symbolic link of the image leads there: mount on another path"));
     }
     if filesystem::is_procfs(&target).doing(|| "look at the target's filesystem")? {
-        check_proc_overlay(&target, &mount.what)?;
+        check_proc_overlay(&target, root, is_proc)?;
     } else {
-        check_proc_place(mount, &target, root)?;
+        check_proc_place(mount, &target, root, is_proc)?;
     }
     Ok(target)
 }
 
 /// While no procfs is mounted, /proc of the rootfs is a directory like any other; but what is mounted there is what the
 /// container's processes, and the runtime's own checks, take for procfs (CVE-2019-16884).
-fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
+fn check_proc_place(mount: &Mount, target: &Fd, root: &Root, is_proc: bool) -> Result<()> {
     let is_bind = matches!(mount.what, What::Bind { .. });
     let place = Path::new("/proc");
     let inside = mount.target.strip_prefix(place).ok().map(|inside| inside.to_string_lossy().into_owned());
@@ -224,7 +290,7 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
         None => is_bind && root.open(place).is_ok_and(|proc| is_same(&proc, target)),
     };
     let refused = match &inside {
-        _ if is_place => !shows_procfs(&mount.what),
+        _ if is_place => !is_proc,
         Some(inside) => !PROC_OVERLAYS.contains(&inside.as_str()),
         None => false,
     };
@@ -236,50 +302,52 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root) -> Result<()> {
         .hint("only a procfs, or a bind mount of one, may stand on /proc"))
 }
 
-fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
+/// Whether both are the same file or directory.
+pub fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
     match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,
     }
 }
 
-/// Whether what is mounted is a procfs.
-fn shows_procfs(what: &What) -> bool {
-    match what {
-        What::New(new) => new.fstype == "proc",
-        What::Bind { source, .. } => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .is_ok_and(|source| filesystem::is_procfs(&source).unwrap_or(false)),
-        _ => false,
-    }
-}
-
-/// Only a list of files of procfs may be mounted over, and its root only by another procfs.
-fn check_proc_overlay(target: &Fd, what: &What) -> Result<()> {
+/// Only a list of files of procfs may be mounted over, and its root only by another procfs. A procfs that stands elsewhere
+/// than at /proc is a directory like any other.
+fn check_proc_overlay(target: &Fd, root: &Root, is_proc: bool) -> Result<()> {
     let links =
         openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open /proc/self/fd")?;
-    let number = target.as_fd().as_raw_fd();
-    let path = readlinkat(&links, number.to_string(), Vec::new())
-        .doing(|| "find where the target lies in procfs")?;
-    let path = path.to_string_lossy();
-    let inside = path.rsplit_once("/proc/").map_or("", |(_, inside)| inside);
-    let allowed = PROC_OVERLAYS.contains(&inside) || (path.ends_with("/proc") && shows_procfs(what));
+    let path_of = |fd: &Fd| {
+        let number = fd.as_fd().as_raw_fd().to_string();
+        let path = readlinkat(&links, number, Vec::new()).doing(|| "find where the target lies in procfs")?;
+        Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
+    };
+    let proc = match root.open(Path::new("/proc")) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        found => found.doing(|| "open /proc of the rootfs")?,
+    };
+    let path = path_of(target)?;
+    let allowed = match path.strip_prefix(path_of(&proc)?) {
+        Ok(inside) if inside.as_os_str().is_empty() => is_proc,
+        Ok(inside) => PROC_OVERLAYS.iter().any(|overlay| inside == Path::new(overlay)),
+        Err(_) => true,
+    };
     if allowed {
         return Ok(());
     }
+    let path = path.display();
     Err(Error::new(Kind::Config, format!("{path} lies inside procfs and cannot be mounted over")).hint(
         "a mount there could make the runtime or the container's processes read false facts about themselves",
     ))
 }
 
-/// proc and sysfs must stand where they seem to: a link there would move them, and what is masked later with it.
+/// Makes a filesystem, and mounts it.
 fn make_filesystem(
     mount: &Mount,
     new: &NewFilesystem,
     root: &Root,
     supplies: &mut Supplies,
     channel: &Channel,
-) -> Result<Fd> {
+) -> Result<Option<Fd>> {
     let too_long =
         |value: &Option<String>| value.as_ref().is_some_and(|value| value.len() > filesystem::LONGEST_VALUE);
     if let Some((name, _)) = new.options.iter().find(|(_, value)| too_long(value)) {
@@ -292,27 +360,10 @@ fn make_filesystem(
                 ),
             ));
         }
-        return classic_mount(mount, new, root);
+        return classic_mount(mount, new, root, channel);
     }
     let mode = mode_to_keep(mount, new, root)?;
-    let target = if matches!(new.fstype.as_str(), "proc" | "sysfs") {
-        match root.open_without_links(&mount.target) {
-            Err(Errno::LOOP) => {
-                return Err(Error::new(
-                    Kind::Config,
-                    format!(
-                        "filesystem \"{}\" must be mounted on ordinary directory: {} is, or lies behind, a symbolic link",
-                        new.fstype,
-                        mount.target.display()
-                    ),
-                ));
-            }
-            Err(Errno::NOENT) => open_target(mount, root, Make::Directory)?,
-            found => found.doing(|| format!("open the target {} in the rootfs", mount.target.display()))?,
-        }
-    } else {
-        open_target(mount, root, Make::Directory)?
-    };
+    let target = open_target(mount, root, Make::Directory, new.fstype == "proc")?;
     let tree = match mode {
         Some(mode) => {
             let mut new = new.clone();
@@ -327,12 +378,13 @@ fn make_filesystem(
         })?;
     }
     change(&tree, mount.attributes, false)?;
+    change(&tree, mount.recursive, true)?;
     let tree = match &mount.idmap {
         Some(_) => supplies.map_ids(tree, false, channel)?,
         None => tree,
     };
-    attach(&tree, &target)?;
-    Ok(tree)
+    put(&tree, &target, root, channel)?;
+    Ok(Some(tree))
 }
 
 /// Where the kernel refuses a new sysfs, since the network namespace isn't the user namespace's own, the host's stands
@@ -378,22 +430,47 @@ fn mode_to_keep(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Optio
 }
 
 /// mount(2), for options that are too long for fsconfig(2). It acts on the working directory, which was
-/// resolved as a descriptor.
-fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root) -> Result<Fd> {
-    let target = open_target(mount, root, Make::Directory)?;
+/// resolved as a descriptor, and gives the mount its flags at once. Gives the mount only where more is to be done with it,
+/// which takes resolving it again.
+fn classic_mount(mount: &Mount, new: &NewFilesystem, root: &Root, channel: &Channel) -> Result<Option<Fd>> {
+    let target = open_target(mount, root, Make::Directory, false)?;
     rustix::process::fchdir(&target).doing(|| "change to the target")?;
-    let data: Vec<String> = new
-        .options
-        .iter()
-        .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
-        .collect();
-    let data = std::ffi::CString::new(data.join(","))
-        .map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
-    rustix::mount::mount(&new.source, ".", &new.fstype, MountFlags::empty(), Some(data.as_c_str()))
+    let (flags, data) = classic_options(&new.options);
+    let flags = flags | classic_flags(new.attributes | mount.attributes.set);
+    let data = CString::new(data).map_err(|_| Error::new(Kind::Config, "an option has a NUL byte in it"))?;
+    rustix::mount::mount(&new.source, ".", &new.fstype, flags, Some(data.as_c_str()))
         .doing(|| format!("mount {}", new.fstype))?;
+    if !root.is_on_host() && mount.recursive == Attributes::default() && mount.propagation.is_empty() {
+        return Ok(None);
+    }
     let mounted = root.open(&mount.target).doing(|| "open the new mount")?;
-    change(&mounted, Attributes { set: new.attributes | mount.attributes.set, ..mount.attributes }, false)?;
-    Ok(mounted)
+    if root.is_on_host() {
+        // This one can't be told of before it is there.
+        host_mounts::announce(&mounted, &mounted, channel)?;
+    }
+    change(&mounted, mount.recursive, true)?;
+    Ok(Some(mounted))
+}
+
+/// Attributes of a new mount (`MOUNT_ATTR_*`) as flags of mount(2).
+fn classic_flags(attributes: u64) -> MountFlags {
+    let atime = attributes & libc::MOUNT_ATTR__ATIME;
+    [
+        (attributes & libc::MOUNT_ATTR_RDONLY != 0, MountFlags::RDONLY),
+        (attributes & libc::MOUNT_ATTR_NOSUID != 0, MountFlags::NOSUID),
+        (attributes & libc::MOUNT_ATTR_NODEV != 0, MountFlags::NODEV),
+        (attributes & libc::MOUNT_ATTR_NOEXEC != 0, MountFlags::NOEXEC),
+        (attributes & libc::MOUNT_ATTR_NODIRATIME != 0, MountFlags::NODIRATIME),
+        (
+            attributes & libc::MOUNT_ATTR_NOSYMFOLLOW != 0,
+            MountFlags::from_bits_retain(libc::MS_NOSYMFOLLOW as u32),
+        ),
+        (atime == libc::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
+        (atime == libc::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
+    ]
+    .into_iter()
+    .filter(|(set, _)| *set)
+    .fold(MountFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
 /// The v1 hierarchies as the container sees them: a tmpfs with one mount for each.
@@ -403,6 +480,7 @@ fn cgroup_v1(
     links: &[(String, String)],
     attributes: u64,
     root: &Root,
+    channel: &Channel,
 ) -> Result<Fd> {
     let tmpfs = filesystem::make(&NewFilesystem {
         fstype: "tmpfs".to_owned(),
@@ -410,8 +488,8 @@ fn cgroup_v1(
         options: vec![("mode".to_owned(), Some("755".to_owned()))],
         attributes: 0,
     })?;
-    let target = open_target(mount, root, Make::Directory)?;
-    attach(&tmpfs, &target)?;
+    let target = open_target(mount, root, Make::Directory, false)?;
+    put(&tmpfs, &target, root, channel)?;
     for hierarchy in hierarchies {
         let name = hierarchy.name.as_str();
         mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).doing(|| format!("make the directory {name}"))?;

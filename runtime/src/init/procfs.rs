@@ -10,9 +10,11 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::filesystem::expect_procfs;
-use crate::error::{Doing, Result};
+use super::filesystem::{self, expect_procfs};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::plan::step::{Action, Step};
 
 /// Opens the host's /proc and makes sure that it is one.
 pub fn open_host() -> Result<OwnedFd> {
@@ -20,6 +22,29 @@ pub fn open_host() -> Result<OwnedFd> {
     let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).doing(|| "open /proc")?;
     expect_procfs(&proc)?;
     Ok(proc)
+}
+
+/// As [`open_host`], for a container with these steps. Where the host has mounts over the sysctls that they write, as in
+/// a container of LXC, it is the procfs below them.
+pub fn open_host_for(steps: &[Step]) -> Result<OwnedFd> {
+    let proc = open_host()?;
+    let is_covered = steps.iter().any(|step| match &step.action {
+        Action::Sysctl { file, .. } => {
+            open(&proc, &Path::new("sys").join(file), OFlags::PATH).err() == Some(Errno::XDEV)
+        }
+        _ => false,
+    });
+    if !is_covered {
+        return Ok(proc);
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    // What is locked there can't be uncovered; then it takes a new procfs.
+    open_tree(&proc, "", flags).or_else(|_| {
+        filesystem::Context::open("proc")?.mount(0).and_then(|proc| {
+            proc.into_owned().ok_or_else(|| Error::new(Kind::System, "the new procfs is gone"))
+        })
+    })
 }
 
 /// Opens a file below the host's /proc.

@@ -17,14 +17,17 @@ use crate::error::{Doing, Error, Kind, Result, describe};
 /// How much of /etc/passwd is read, in bytes: an image's file is not trusted to be small.
 const LONGEST_PASSWD: u64 = 1 << 20;
 
-/// Finds `name` as execvp(3) does, with the PATH of `env`, and makes sure that it can be executed.
+/// Finds `name` as execvp(3) does, with the PATH of `env`, and makes sure that it can be executed. Without a PATH, or
+/// with an empty one, nothing is found; and what stands in a relative directory of it is not executed, since anybody may
+/// have put it there.
 ///
-/// The texts are those of Go's `exec.LookPath`, which runc shows and engines match.
+/// The rules and the texts are those of Go's `exec.LookPath`, which runc shows and engines match.
 pub fn find(name: &CStr, env: &[CString]) -> Result<CString> {
     let shown = name.to_string_lossy();
     let fail = |reason: &str| Error::new(Kind::Config, format!("exec: {shown:?}: {reason}"));
+    let not_found = || fail("executable file not found in $PATH").at("process.args[0]");
     if name.is_empty() {
-        return Err(fail("executable file not found in $PATH").at("process.args[0]"));
+        return Err(not_found());
     }
     if name.to_bytes().contains(&b'/') {
         return match executable(name) {
@@ -34,16 +37,24 @@ pub fn find(name: &CStr, env: &[CString]) -> Result<CString> {
             Err(errno) => Err(fail(&format!("stat {shown}: {}", describe(errno))).at("process.args[0]")),
         };
     }
-    let path = env.iter().rev().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
+    let path = env.iter().rev().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return Err(not_found().hint("process.env has no PATH: set one, or give the program's whole path"));
+    };
     for directory in path.split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b".".as_slice() } else { directory };
         let candidate = [directory, b"/", name.to_bytes()].concat();
         let Ok(candidate) = CString::new(candidate) else { continue };
         if executable(&candidate).is_ok() {
-            return Ok(candidate);
+            if directory.starts_with(b"/") {
+                return Ok(candidate);
+            }
+            return Err(fail("cannot run executable found relative to current directory")
+                .at("process.args[0]")
+                .hint("PATH in process.env should have absolute directories only"));
         }
     }
-    Err(fail("executable file not found in $PATH").at("process.args[0]"))
+    Err(not_found())
 }
 
 fn executable(path: &CStr) -> Result<(), Errno> {

@@ -32,12 +32,25 @@ pub enum Make {
 
 /// The container's root directory.
 #[derive(Debug)]
-pub struct Root(Fd);
+pub struct Root {
+    fd: Fd,
+    on_host: bool,
+}
 
 impl Root {
     /// Takes an `O_PATH` descriptor of the root.
     pub fn new(fd: impl Into<Fd>) -> Self {
-        Self(fd.into())
+        Self { fd: fd.into(), on_host: false }
+    }
+
+    /// Takes an `O_PATH` descriptor of a root that stands in the host's own tree of mounts.
+    pub fn on_host(fd: impl Into<Fd>) -> Self {
+        Self { fd: fd.into(), on_host: true }
+    }
+
+    /// Whether what is mounted below it is mounted in the host's tree.
+    pub fn is_on_host(&self) -> bool {
+        self.on_host
     }
 
     /// Resolves a path inside the root.
@@ -52,7 +65,7 @@ impl Root {
 
     /// Opens a path inside the root with flags of the caller's.
     pub fn open_with(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<Fd, Errno> {
-        open_in(self.0.as_fd(), path, flags, resolve)
+        open_in(self.fd.as_fd(), path, flags, resolve)
     }
 
     /// Resolves a path inside the root; what is missing of it is made.
@@ -61,6 +74,24 @@ impl Root {
             Err(Errno::NOENT) => self.make_last(path, make),
             found => found,
         }
+    }
+
+    /// Resolves a path that has no symbolic link in it; the directories that are missing of it are made.
+    pub fn open_or_make_without_links(&self, path: &Path) -> Result<Fd, Errno> {
+        match self.open_without_links(path) {
+            Err(Errno::NOENT) => {}
+            found => return found,
+        }
+        let mut reached: Option<Fd> = None;
+        for name in names(path) {
+            let here = reached.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            let name = OsStr::from_bytes(&name);
+            make_name(here, name, Make::Directory)?;
+            // Somebody may have put a link there meanwhile.
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            reached = Some(open_in(here, Path::new(name), flags, ResolveFlags::NO_SYMLINKS)?);
+        }
+        reached.ok_or(Errno::NOENT)
     }
 
     /// Mostly only the last name is missing, and what stands before it has no dangling link.
@@ -99,7 +130,7 @@ impl Root {
                 reached.pop();
                 continue;
             }
-            let here = reached.last().map_or(self.0.as_fd(), AsFd::as_fd);
+            let here = reached.last().map_or(self.fd.as_fd(), AsFd::as_fd);
             let name = OsStr::from_bytes(&name);
             let next = match open_name(here, name) {
                 Err(Errno::NOENT) => {
@@ -134,7 +165,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -211,6 +242,20 @@ mod tests {
         root(&rootfs).open_or_make(Path::new("/link/here"), Make::File).unwrap();
         assert!(rootfs.join("outside/deep/here").is_file());
         assert!(!directory.join("outside").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_followed_where_none_may_be() {
+        let directory = scratch("links");
+        let rootfs = directory.join("rootfs");
+        symlink("elsewhere", rootfs.join("link")).unwrap();
+        let make = |path: &str| root(&rootfs).open_or_make_without_links(Path::new(path));
+        assert_eq!(make("/link").unwrap_err(), Errno::LOOP);
+        assert_eq!(make("/link/proc").unwrap_err(), Errno::LOOP);
+        assert!(!rootfs.join("elsewhere").exists());
+        make("/new/proc").unwrap();
+        assert!(rootfs.join("new/proc").is_dir());
         fs::remove_dir_all(directory).unwrap();
     }
 

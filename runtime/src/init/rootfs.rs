@@ -67,9 +67,9 @@ pub fn explain_link(error: Error) -> Error {
     }
 }
 
-/// Opens the rootfs where it is.
+/// Opens the rootfs where it is, in the host's tree.
 pub fn open(path: &Path) -> Result<Root> {
-    open_directory(path).map(Root::new)
+    open_directory(path).map(Root::on_host)
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

@@ -18,7 +18,12 @@ pub fn tell(inside: &Inside<'_>, frame: &Frame) -> Result<()> {
 
 /// Waits for the host side's word. Without one the host side has died, and this process is of no use.
 pub fn await_go(inside: &Inside<'_>) -> Result<()> {
-    match inside.channel.receive()? {
+    await_word(&inside.channel)
+}
+
+/// As [`await_go`], for who has only the channel.
+pub fn await_word(channel: &Channel) -> Result<()> {
+    match channel.receive()? {
         Some(Frame::Go) => Ok(()),
         _ => sys::process::exit_now(1),
     }
@@ -35,14 +40,14 @@ pub fn hand_over_console(master: OwnedFd, inside: &Inside<'_>) -> Result<()> {
 }
 
 pub fn run_hooks(name: &'static str, inside: &Inside<'_>, root: Option<&Root>) -> Result<()> {
-    // As with runc: createContainer hooks run in the rootfs, startContainer hooks in the program's directory and with its
-    // environment.
+    // As with runc: createContainer hooks run in the rootfs and without an environment, startContainer hooks in the
+    // program's directory and with its environment.
     if let Some(root) = root.filter(|_| name == "createContainer") {
         rustix::process::fchdir(root).doing(|| "change to the rootfs")?;
     }
     let (hooks, status, env) = match name {
-        "createContainer" => (inside.create_container, "creating", None),
-        _ => (inside.start_container, "created", Some(inside.env.as_slice())),
+        "createContainer" => (inside.create_container, "creating", [].as_slice()),
+        _ => (inside.start_container, "created", inside.env.as_slice()),
     };
     let Some(state) = &inside.hook_state else { return Ok(()) };
     let pid = rustix::process::getpid().as_raw_nonzero().get();

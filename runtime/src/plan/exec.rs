@@ -6,7 +6,7 @@ use coracle_seccomp::Program;
 use oci_spec::runtime::{Linux, Process};
 use serde_json::value::RawValue;
 
-use super::process::{self, Role};
+use super::process::{self, Role, Streams};
 use super::step::{Action, Step};
 use super::user::Outside;
 use super::{Facts, console_size};
@@ -40,6 +40,8 @@ pub struct Target {
     pub namespaces: u64,
     /// The execution domain of the container's processes: personality(2).
     pub personality: Option<u32>,
+    /// Whether the container has a session keyring of its own.
+    pub own_keyring: bool,
 }
 
 /// Plans a process that joins a container.
@@ -49,6 +51,7 @@ pub fn plan(
     seccomp: Option<&RawValue>,
     target: Target,
     id: &str,
+    streams: Streams,
     facts: &Facts,
 ) -> Result<ExecPlan> {
     let mut warnings = Vec::new();
@@ -81,15 +84,17 @@ pub fn plan(
         push("", Action::NamespaceRoot);
     }
     push("", Action::NewSession);
-    push("", Action::SessionKeyring { name: format!("_ses.{id}") });
+    if target.own_keyring {
+        push("", Action::SessionKeyring { name: format!("_ses.{id}") });
+    }
     if process.terminal() == Some(true) {
         let size = console_size(process.console_size().as_ref());
         push("process.terminal", Action::Console { size, mount: false });
     }
     let inside = joins_user.then(|| super::user::facts_inside(facts));
     steps.extend(super::memory_policy(linux)?);
-    let mut shaping =
-        process::plan(process, Role::Exec, inside.as_ref().unwrap_or(facts), joins_user, &mut warnings)?;
+    let facts = inside.as_ref().unwrap_or(facts);
+    let mut shaping = process::plan(process, Role::Exec, streams, facts, joins_user, &mut warnings)?;
     if let Some(persona) = target.personality {
         steps.push(Step::new("linux.personality", Action::Personality { persona: persona.into() }));
     }

@@ -25,7 +25,7 @@ use serde::Serialize;
 use self::mounts::clean;
 use self::namespaces::Namespaces;
 use self::network::NetDevice;
-use self::process::Role;
+use self::process::{Role, Streams};
 use self::rdt::Rdt;
 use self::step::{Action, CgroupHierarchy, Mount, Propagation, Step, What};
 use crate::bundle::{self, Bundle, parse_memory_policy, parse_rootfs_propagation, parse_sysctl};
@@ -66,6 +66,8 @@ pub struct Options {
     pub notify: Option<PathBuf>,
     /// Wait for `start` before the program is executed.
     pub gate: bool,
+    /// Whose the standard streams are.
+    pub streams: Streams,
     /// Who manages the cgroup.
     pub manager: cgroup::ManagerChoice,
     /// Cgroups that can't be made are no error.
@@ -107,9 +109,6 @@ pub struct Plan {
     /// The class of service of Intel RDT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Rdt>,
-    /// Mounts that end up in the host's mount namespace, since the container has none: to be undone by delete.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub host_mounts: Vec<PathBuf>,
     /// What the user should know, though it stops nothing.
     pub warnings: Vec<String>,
 }
@@ -165,7 +164,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     if !options.no_new_keyring {
         push("", Action::SessionKeyring { name: format!("_ses.{id}") });
     }
-    let host_mounts = root_steps(bundle, layout, &cgroup, &namespaces, options, facts, &mut steps)?;
+    root_steps(bundle, layout, &cgroup, &namespaces, options, facts, &mut steps)?;
     system_steps(bundle, &mut steps)?;
     steps.extend(memory_policy(linux)?);
     if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
@@ -177,7 +176,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
     }
     let inside = user.as_ref().map(|_| user::facts_inside(facts));
     let inside = inside.as_ref().unwrap_or(facts);
-    steps.extend(process::plan(process, Role::Init, inside, user.is_some(), &mut warnings)?);
+    steps.extend(process::plan(process, Role::Init, options.streams, inside, user.is_some(), &mut warnings)?);
     let mut push = |place: &str, action| steps.push(Step::new(place, action));
     push("", Action::Ready);
     if options.gate {
@@ -228,7 +227,6 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
         terminal: process.terminal().unwrap_or(false),
         net_devices,
         rdt,
-        host_mounts,
         warnings,
     })
 }
@@ -260,8 +258,7 @@ fn cgroup_owner(
     is_given.then_some(uid)
 }
 
-/// The steps from the host's root to the container's. Gives the mounts that the host will have, when the container
-/// has no mount namespace.
+/// The steps from the host's root to the container's.
 fn root_steps(
     bundle: &Bundle,
     layout: &Layout,
@@ -270,7 +267,7 @@ fn root_steps(
     options: &Options,
     facts: &Facts,
     steps: &mut Vec<Step>,
-) -> Result<Vec<PathBuf>> {
+) -> Result<()> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let path = bundle.rootfs.clone();
@@ -306,7 +303,7 @@ fn root_steps(
     }
     let context = mounts::Context {
         bundle: &bundle.dir,
-        rootfs: &bundle.rootfs,
+        rootfs: &clean(&bundle.rootfs),
         cgroup_v1: cgroup_hierarchies(layout, cgroup, namespaces),
         cgroup_v2_bind: (!namespaces.own_cgroups)
             .then(|| directory(cgroup, cgroup::Place::is_unified))
@@ -324,17 +321,6 @@ fn root_steps(
     if let Some(directory) = &options.notify {
         steps.push(Step::new("", Action::Mount(Box::new(notify_mount(directory)))));
     }
-    let host_mounts = if namespaces.own_mounts {
-        Vec::new()
-    } else {
-        given
-            .iter()
-            .map(|mount| {
-                let inside = mounts::destination(mount.destination(), &bundle.rootfs);
-                bundle.rootfs.join(inside.strip_prefix("/").unwrap_or(Path::new("")))
-            })
-            .collect()
-    };
     let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     steps.extend(devices::plan(devices, given));
 
@@ -382,7 +368,7 @@ fn root_steps(
         }
         steps.push(Step::new("root.readonly", Action::RemountReadonly { path: "/".into() }));
     }
-    Ok(host_mounts)
+    Ok(())
 }
 
 /// The v1 hierarchies as the container sees them; none on a host that has only v2.
@@ -421,7 +407,11 @@ fn notify_mount(directory: &Path) -> Mount {
         target: NOTIFY_DIRECTORY.into(),
         what: What::Bind { source: directory.to_owned(), recursive: false },
         attributes: Attributes {
-            set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV,
+            // Writable it would be a place for files of the container's in the state directory.
+            set: libc::MOUNT_ATTR_RDONLY
+                | libc::MOUNT_ATTR_NOSUID
+                | libc::MOUNT_ATTR_NOEXEC
+                | libc::MOUNT_ATTR_NODEV,
             ..Attributes::default()
         },
         recursive: Attributes::default(),
@@ -453,7 +443,7 @@ fn system_steps(bundle: &Bundle, steps: &mut Vec<Step>) -> Result<()> {
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
     sysctls.sort_unstable();
     for (name, value) in sysctls {
-        let place = format!("linux.sysctl.{name}");
+        let place = bundle::member_place("linux.sysctl", name);
         let file = parse_sysctl(name).map_err(|problem| Error::config(place.clone(), problem))?.path.into();
         steps.push(Step::new(place, Action::Sysctl { file, value: value.clone() }));
     }

@@ -17,7 +17,7 @@ use crate::sys::mount::Attributes;
 pub struct Context<'a> {
     /// The bundle's directory: a relative source begins here.
     pub bundle: &'a Path,
-    /// The rootfs on the host.
+    /// The rootfs on the host, cleaned as destinations are.
     pub rootfs: &'a Path,
     /// The v1 hierarchies as the container is to see them; none on pure cgroup v2.
     pub cgroup_v1: Option<Vec<CgroupHierarchy>>,
@@ -52,7 +52,9 @@ pub fn plan(index: usize, wanted: &Wanted, context: &Context<'_>) -> Result<Plan
     }
     let idmap = idmap(&place, wanted, &options, (is_bind, fstype), context.facts)?;
     let source = wanted.source().as_deref();
-    let (what, attributes) = if is_bind {
+    let (what, attributes) = if is_bind && options.remount {
+        (What::Attributes, bind_attributes(&options))
+    } else if is_bind {
         let source = context.bundle.join(source.unwrap_or(Path::new("")));
         let recursive = options.bind == Bind::Recursive;
         (What::Bind { source, recursive }, bind_attributes(&options))
@@ -89,7 +91,7 @@ fn idmap(
     if uids.is_empty() && gids.is_empty() && options.idmap == IdMap::No {
         return Ok(None);
     }
-    if !is_bind && options.remount {
+    if options.remount {
         return Err(Error::config(
             place,
             "a remount can't map ids: only a mount that is just being made can",
@@ -208,8 +210,7 @@ const PLAIN: u64 =
 
 /// A bind mount without flags keeps those of its source. With any, it has exactly those that are given (the
 /// access-time settings apart, which stay where none is asked for; taking one back alone, as with `atime`, changes
-/// nothing): that is what remounting it does, and runc. With
-/// `remount` too, only the named ones change.
+/// nothing): that is what remounting it does, and runc.
 pub fn bind_attributes(options: &MountOptions) -> Attributes {
     let named = options.set | options.clear;
     if named.is_empty() {
@@ -217,7 +218,7 @@ pub fn bind_attributes(options: &MountOptions) -> Attributes {
     }
     let times = MountFlags::NOATIME | MountFlags::NODIRATIME | MountFlags::RELATIME | MountFlags::STRICTATIME;
     let set = attributes_of(options.set);
-    let clear = if options.remount { attributes_of(options.clear) & PLAIN } else { PLAIN & !set };
+    let clear = PLAIN & !set;
     if options.set.intersects(times) {
         return Attributes { set, clear: clear | attr::ATIME_MASK, propagation: 0 };
     }
@@ -226,17 +227,35 @@ pub fn bind_attributes(options: &MountOptions) -> Attributes {
 }
 
 /// Flags that belong to the superblock, by the names that fsconfig(2) knows.
+const SUPERBLOCK_FLAGS: [(MountFlags, &str); 5] = [
+    (MountFlags::RDONLY, "ro"),
+    (MountFlags::SYNCHRONOUS, "sync"),
+    (MountFlags::DIRSYNC, "dirsync"),
+    (MountFlags::LAZYTIME, "lazytime"),
+    (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, "mand"),
+];
+
 fn superblock_options(flags: MountFlags) -> impl Iterator<Item = (String, Option<String>)> {
-    [
-        (MountFlags::RDONLY, "ro"),
-        (MountFlags::SYNCHRONOUS, "sync"),
-        (MountFlags::DIRSYNC, "dirsync"),
-        (MountFlags::LAZYTIME, "lazytime"),
-        (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, "mand"),
-    ]
-    .into_iter()
-    .filter(move |(flag, _)| flags.contains(*flag))
-    .map(|(_, name)| (name.to_owned(), None))
+    SUPERBLOCK_FLAGS
+        .into_iter()
+        .filter(move |(flag, _)| flags.contains(*flag))
+        .map(|(_, name)| (name.to_owned(), None))
+}
+
+/// Options as mount(2) takes them, who knows the superblock's flags by number only: the flags, and the text of the rest.
+/// A label has commas of its own, which are quoted there.
+pub fn classic_options(options: &[(String, Option<String>)]) -> (MountFlags, String) {
+    let mut flags = MountFlags::empty();
+    let mut texts = Vec::new();
+    for (name, value) in options {
+        match (value, SUPERBLOCK_FLAGS.iter().find(|(_, known)| known == name)) {
+            (None, Some((flag, _))) => flags |= *flag,
+            (None, None) => texts.push(name.clone()),
+            (Some(label), _) if name == "context" => texts.push(format!("{name}=\"{label}\"")),
+            (Some(value), _) => texts.push(format!("{name}={value}")),
+        }
+    }
+    (flags, texts.join(","))
 }
 
 fn new_filesystem(
@@ -293,19 +312,18 @@ fn cgroup(options: &MountOptions, context: &Context<'_>) -> (What, Attributes) {
             Attributes::default(),
         );
     }
+    let new = NewFilesystem {
+        fstype: "cgroup2".to_owned(),
+        source: "cgroup".to_owned(),
+        options: split_data(&options.data),
+        attributes,
+    };
     match &context.cgroup_v2_bind {
         Some(path) => {
-            (What::CgroupV2 { path: path.clone() }, Attributes { set: attributes, ..Attributes::default() })
+            let what = What::CgroupV2 { new, path: path.clone() };
+            (what, Attributes { set: attributes, ..Attributes::default() })
         }
-        None => {
-            let new = NewFilesystem {
-                fstype: "cgroup2".to_owned(),
-                source: "cgroup".to_owned(),
-                options: split_data(&options.data),
-                attributes,
-            };
-            (What::New(new), Attributes::default())
-        }
+        None => (What::New(new), Attributes::default()),
     }
 }
 
@@ -332,19 +350,26 @@ mod tests {
     }
 
     #[test]
-    fn a_remounted_bind_changes_only_what_is_named() {
-        assert_eq!(
-            bind(&["bind", "remount", "ro"]),
-            Attributes { set: attr::RDONLY, clear: 0, propagation: 0 }
-        );
-    }
-
-    #[test]
     fn options_that_stand_together_are_taken_apart_but_for_escaped_commas() {
         let options = split_data(&["size=64k,mode=755".to_owned(), r"lowerdir=/a\,b:/c,index=on".to_owned()]);
         let shown: Vec<_> =
             options.iter().map(|(n, v)| format!("{n}={}", v.as_deref().unwrap_or("-"))).collect();
         assert_eq!(shown, ["size=64k", "mode=755", r"lowerdir=/a\,b:/c", "index=on"]);
+    }
+
+    #[test]
+    fn mount_gets_the_superblocks_flags_as_flags_and_labels_in_quotes() {
+        let context = "system_u:object_r:container_file_t:s0:c1,c2";
+        let new = filesystem(
+            "overlay",
+            "overlay".to_owned(),
+            MountFlags::RDONLY | MountFlags::NOSUID,
+            &["index=on,volatile".to_owned()],
+        );
+        let mut options = new.options;
+        options.push(("context".to_owned(), Some(context.to_owned())));
+        let expected = format!("index=on,volatile,context=\"{context}\"");
+        assert_eq!(classic_options(&options), (MountFlags::RDONLY, expected));
     }
 
     #[test]

@@ -23,10 +23,20 @@ pub enum Role {
     Exec,
 }
 
+/// Whose the standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// The program's: the caller hands them over and goes.
+    Handed,
+    /// The caller's too, who waits for the program. What has a name, a file or the caller's terminal, stays its owner's.
+    Shared,
+}
+
 /// The steps that shape the process itself, up to the change of user and what follows it.
 pub fn plan(
     process: &Process,
     role: Role,
+    streams: Streams,
     facts: &Facts,
     in_user_namespace: bool,
     warnings: &mut Vec<String>,
@@ -60,6 +70,7 @@ pub fn plan(
         push("process.ioPriority", Action::IoPriority { value: io_priority(priority) });
     }
     affinity(process, role, &mut push)?;
+    push("", Action::OwnNull);
     push("", Action::LetGo);
     let capabilities = capabilities(process.capabilities().as_ref(), facts, warnings);
     push("process.cwd", Action::WorkingDirectory { path: process.cwd().clone(), make: role == Role::Init });
@@ -78,7 +89,8 @@ pub fn plan(
     }
     push("process.capabilities.bounding", Action::BoundingSet { keep: capabilities.bounding });
     let user = process.user();
-    push("process.user", Action::StdioOwner { uid: user.uid() });
+    let pipes_only = streams == Streams::Shared && process.terminal() != Some(true);
+    push("process.user", Action::StdioOwner { uid: user.uid(), pipes_only });
     push("process.user.umask", Action::Umask { mask: user.umask().unwrap_or(DEFAULT_UMASK) });
     push(
         "process.user",
@@ -134,17 +146,18 @@ fn lacking(place: &str, module: &str, label: &str) -> Error {
 }
 
 /// The container's init may use all CPUs of its cpuset, whatever mask the engine's own process has. A process that
-/// is added starts where `initial` says and ends up where `final` says.
+/// is added starts where `initial` says and ends up where `final` says; without that it stays where it was put.
 fn affinity(process: &Process, role: Role, push: &mut impl FnMut(&str, Action)) -> Result<()> {
-    let given = process.exec_cpu_affinity().as_ref();
-    let last =
-        given.and_then(|affinity| affinity.cpu_affinity_final().clone()).filter(|_| role == Role::Exec);
+    let given = process.exec_cpu_affinity().as_ref().filter(|_| role == Role::Exec);
+    let last = given.and_then(|affinity| affinity.cpu_affinity_final().clone());
+    let starts_somewhere = given.is_some_and(|affinity| affinity.initial().is_some());
     match last {
         Some(cpus) => {
             let place = "process.execCPUAffinity.final";
             let mask = IdList::parse(&cpus).map_err(|problem| Error::config(place, problem))?.mask();
             push(place, Action::Affinity { cpus: Some(cpus), mask });
         }
+        None if starts_somewhere => {}
         None => push("", Action::Affinity { cpus: None, mask: Vec::new() }),
     }
     Ok(())
@@ -229,17 +242,12 @@ pub fn keep_last(env: &mut Vec<CString>) {
     fn name(entry: &CString) -> &[u8] {
         entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
     }
-    let mut index = 0;
-    while index < env.len() {
-        let repeated = env
-            .get(index)
-            .is_some_and(|entry| env.iter().skip(index + 1).any(|later| name(later) == name(entry)));
-        if repeated {
-            env.remove(index);
-        } else {
-            index += 1;
-        }
-    }
+    let mut last: Vec<bool> = {
+        let mut seen = HashSet::with_capacity(env.len());
+        env.iter().rev().map(|entry| seen.insert(name(entry))).collect()
+    };
+    // In pace with `retain`, which goes from the first to the last.
+    env.retain(|_| last.pop().unwrap_or(true));
 }
 
 #[cfg(test)]
@@ -251,6 +259,15 @@ mod tests {
         let mut env = vec![c"A=1".to_owned(), c"B=2".to_owned(), c"A=3".to_owned()];
         keep_last(&mut env);
         assert_eq!(env, [c"B=2".to_owned(), c"A=3".to_owned()]);
+    }
+
+    #[test]
+    fn an_environment_of_any_length_is_gone_through_once() {
+        let entry = |number: usize| CString::new(format!("V{number}=")).unwrap();
+        let mut env: Vec<CString> = (0..200_000).chain(0..200_000).map(entry).collect();
+        keep_last(&mut env);
+        assert_eq!(env.len(), 200_000);
+        assert_eq!(env.first(), Some(&entry(0)));
     }
 
     #[test]

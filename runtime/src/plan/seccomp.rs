@@ -2,12 +2,14 @@
 
 use coracle_seccomp::bpf::{OFFSET_ARCH, OFFSET_NR, SockFilter, op, ret};
 use coracle_seccomp::{Arch, FLAG_NEW_LISTENER, Profile, Program};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::step::{Action, Step};
 use crate::error::{Error, Kind, Result};
 
-/// Compiles the filter of a bundle, if it has one.
+/// Compiles the filter of a bundle, if it has one. A section without a default action and without rules is none, as in
+/// runc.
 pub fn compile(section: Option<&RawValue>) -> Result<Option<Program>> {
     let Some(section) = section else { return Ok(None) };
     let refused = |error: &coracle_seccomp::Error| {
@@ -17,13 +19,31 @@ pub fn compile(section: Option<&RawValue>) -> Result<Option<Program>> {
         };
         Error::config(place, error.problem().to_string())
     };
-    let profile = Profile::from_json(section.get()).map_err(|error| refused(&error))?;
+    let profile = match Profile::from_json(section.get()) {
+        Ok(profile) => profile,
+        Err(_) if says_nothing(section) => {
+            log::warn!("linux.seccomp: no defaultAction and no syscalls; the container gets no filter");
+            return Ok(None);
+        }
+        Err(error) => return Err(refused(&error)),
+    };
     let native = native().map_err(|error| error.at("linux.seccomp"))?;
     let program = coracle_seccomp::compile(&profile, native).map_err(|error| refused(&error))?;
     for warning in &program.warnings {
         log::debug!("linux.seccomp: {warning}");
     }
     Ok(Some(program))
+}
+
+fn says_nothing(section: &RawValue) -> bool {
+    let section: Value = serde_json::from_str(section.get()).unwrap_or_default();
+    let nothing = |key: &str| match section.get(key) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    };
+    section.is_object() && nothing("defaultAction") && nothing("syscalls")
 }
 
 /// The architecture of this build, which is the kernel's own.
@@ -100,6 +120,19 @@ pub fn log_flags(program: Option<&Program>) {
 mod tests {
     use super::*;
     use coracle_seccomp::{SeccompData, interp};
+
+    #[test]
+    fn a_section_that_says_nothing_is_no_filter() {
+        let compiled = |text: &str| compile(Some(&RawValue::from_string(text.to_owned()).unwrap()));
+        for nothing in ["{}", r#"{"defaultAction":"","syscalls":[],"architectures":["SCMP_ARCH_X86"]}"#] {
+            assert!(compiled(nothing).unwrap().is_none(), "{nothing}");
+        }
+        for wrong in ["[]", r#"{"syscalls":[{}]}"#, r#"{"defaultAction":"SOME"}"#] {
+            assert!(compiled(wrong).is_err(), "{wrong}");
+        }
+        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/a\u0000b"}"#;
+        assert_eq!(compiled(text).unwrap_err().place(), Some("linux.seccomp.listenerPath"));
+    }
 
     #[test]
     fn a_filter_that_learns_notifies_of_all_but_the_native_write() {

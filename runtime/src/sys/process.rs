@@ -69,26 +69,22 @@ pub fn close_together(fds: Vec<OwnedFd>) {
 /// Makes `from` descriptor 0, 1 and 2.
 pub fn become_stdio(from: BorrowedFd<'_>) -> Result<(), Errno> {
     for number in 0..=2 {
-        // SAFETY: replacing the standard descriptors is the point; nothing holds them as owned.
-        check(libc::c_long::from(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&from), number) }))?;
+        replace_inherited(number, from)?;
     }
     Ok(())
+}
+
+/// Makes descriptor `number`, which the caller of this program handed over, a duplicate of `from`. It stays open across
+/// execve(2).
+pub fn replace_inherited(number: RawFd, from: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: replacing it is the point; nothing holds an inherited descriptor as owned.
+    check(libc::c_long::from(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&from), number) })).map(drop)
 }
 
 /// Ends the calling process at once, without running what is registered for its exit.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit only ends the process; the copy made by clone3 must not flush its parent's buffers.
     unsafe { libc::_exit(status) }
-}
-
-/// Duplicates descriptor `number` of the process that `pidfd` is (Linux 5.6).
-pub fn take_descriptor(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd, Errno> {
-    let raw = check(unsafe {
-        // SAFETY: only integers are passed.
-        libc::syscall(libc::SYS_pidfd_getfd, std::os::fd::AsRawFd::as_raw_fd(&pidfd), number, 0)
-    })?;
-    // SAFETY: the kernel returned a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
 }
 
 /// Leaves the namespaces that `flags` (`CLONE_NEW*`) name for new ones.

@@ -1,6 +1,8 @@
 //! Signals: sending by pidfd with any number, masks, dispositions.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::io::Errno;
 
@@ -88,6 +90,15 @@ pub fn is_ignored(number: i32) -> bool {
     read.is_ok() && action.handler == libc::SIG_IGN
 }
 
+/// Makes a command begin with what [`reset_for_exec`] gives: it would inherit what the runtime blocks.
+pub fn reset_before_exec(command: &mut Command) {
+    // SAFETY: between fork(2) and execve(2) only system calls are made, and nothing is allocated.
+    unsafe {
+        // Where a seccomp filter refuses the calls, it was loaded after they were made for the whole process.
+        command.pre_exec(|| reset_for_exec().or(Ok(())));
+    }
+}
+
 /// Gives the process that is about to be executed the dispositions and the mask a program expects: no signal blocked,
 /// and at their defaults what is commonly ignored around a runtime. `SIGPIPE` is by Rust's start-up, the two signals of the
 /// C library's threads by its posix_spawn(3), `SIGHUP` by nohup(1), `SIGINT` and `SIGQUIT` by a shell for what it puts
@@ -95,18 +106,27 @@ pub fn is_ignored(number: i32) -> bool {
 pub fn reset_for_exec() -> Result<(), Errno> {
     const IGNORED: [libc::c_int; 8] =
         [libc::SIGPIPE, 32, 33, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD];
-    let default = KernelAction::default();
-    for number in IGNORED {
-        // SAFETY: the action is SIG_DFL, in the kernel's layout, with its size of signal mask; it outlives the call.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                number,
-                &raw const default,
-                std::ptr::null_mut::<KernelAction>(),
-                std::mem::size_of::<u64>(),
-            )
-        })?;
-    }
+    IGNORED.into_iter().try_for_each(set_default)?;
     set_mask(libc::SIG_SETMASK, 0)
+}
+
+/// Lets this process hear of its children's ends: a caller that ignores SIGCHLD leaves that to what it executes, whose
+/// children then vanish without an exit status (sigaction(2)).
+pub fn hear_of_children() -> Result<(), Errno> {
+    set_default(libc::SIGCHLD)
+}
+
+fn set_default(number: libc::c_int) -> Result<(), Errno> {
+    let default = KernelAction::default();
+    // SAFETY: the action is SIG_DFL, in the kernel's layout, with its size of signal mask; it outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            number,
+            &raw const default,
+            std::ptr::null_mut::<KernelAction>(),
+            std::mem::size_of::<u64>(),
+        )
+    })
+    .map(drop)
 }

@@ -22,8 +22,6 @@ use tree::Cell;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub const FLAG_NEW_LISTENER: u32 = 1 << 3;
-/// `SECCOMP_FILTER_FLAG_TSYNC_ESRCH`.
-pub const FLAG_TSYNC_ESRCH: u32 = 1 << 4;
 
 /// A compiled profile: what seccomp(2) needs, and what the runtime has to do around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,18 +83,13 @@ fn flags(profile: &Profile, notifies: bool, warnings: &mut Vec<String>) -> u32 {
             // The kernel refuses it without a listener (EINVAL).
             warnings
                 .push(format!("flags[{index}]: {flag} has no effect, because no rule says SCMP_ACT_NOTIFY"));
-        } else {
+        } else if *flag != FilterFlag::Tsync {
+            // The filter is for the one thread that becomes the program: its other threads come to have it by birth.
+            // runc takes the flag and doesn't use it either.
             bits |= flag.bits();
         }
     }
-    if notifies {
-        bits |= FLAG_NEW_LISTENER;
-        if bits & FilterFlag::Tsync.bits() != 0 {
-            // Both want the return value of seccomp(2); this one gives it to the listener.
-            bits |= FLAG_TSYNC_ESRCH;
-        }
-    }
-    bits
+    bits | if notifies { FLAG_NEW_LISTENER } else { 0 }
 }
 
 fn warnings(profile: &Profile, names: &Names, native: Arch) -> Vec<String> {

@@ -342,6 +342,9 @@ impl Profile {
         for (position, rule) in self.syscalls.iter().enumerate() {
             rule.validate(position)?;
         }
+        if self.listener_path.as_ref().is_some_and(|path| path.contains('\0')) {
+            return Err(Error::new("listenerPath", Problem::NulInPath));
+        }
         if self.listener_path.is_none() {
             if self.listener_metadata.is_some() {
                 return Err(Error::new("listenerMetadata", Problem::MetadataWithoutListener));

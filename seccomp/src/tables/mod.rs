@@ -128,6 +128,8 @@ mod tests {
             ("openat", Arch::Loongarch64, Some(56)),
             ("openat", Arch::S390x, Some(288)),
             ("openat", Arch::S390, Some(288)),
+            ("file_setattr", Arch::S390, Some(469)),
+            ("listns", Arch::S390, None),
             ("openat", Arch::Ppc64le, Some(286)),
             ("openat", Arch::Mips, Some(4288)),
             ("openat", Arch::Mipsel64, Some(5247)),

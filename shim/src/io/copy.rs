@@ -2,13 +2,12 @@
 //!
 //! Between two pipes bytes are moved by splice(2), which copies nothing; elsewhere through a small buffer. Nothing is
 //! read before there is room for it, so a container whose output nobody reads waits by itself, and holds no memory
-//! here. Each round is short and gives way to others.
+//! here. Each round is short, and gives way to others even where there is always more to move.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::unix::AsyncFd;
@@ -43,6 +42,7 @@ pub async fn between_pipes(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>, moved
             Ok(0) => return End::Source,
             Ok(count) => {
                 moved.fetch_add(count as u64, Ordering::Relaxed);
+                give_way().await;
             }
             Err(Errno::AGAIN) => {
                 // Which of the two has to be waited for isn't told.
@@ -58,6 +58,12 @@ pub async fn between_pipes(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>, moved
             Err(errno) => return End::Sink(errno),
         }
     }
+}
+
+/// Lets the event loop do what else there is to do. A descriptor that is always ready doesn't do that by itself: waiting
+/// for it returns at once, and counts nothing against what Tokio lets a task do in one go.
+async fn give_way() {
+    tokio::task::yield_now().await;
 }
 
 fn look(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> (bool, bool) {
@@ -113,6 +119,7 @@ pub async fn carry(
                 Err(_would_block) => {}
             }
         }
+        give_way().await;
     }
 }
 
@@ -130,63 +137,16 @@ async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// Copies a pipe or a terminal into a file, which can't be waited for: its writes go to the page cache. A file that
-/// takes no more (a full disk) doesn't stop the container: `failed` is told the first time, and the bytes are dropped
-/// until the file takes some again.
-pub async fn into_file(
-    from: &AsyncFd<OwnedFd>,
-    file: &OwnedFd,
-    copied: &AtomicU64,
-    mut failed: impl FnMut(Errno),
-) {
-    let mut is_failing = false;
+/// Throws away what still comes, so that who writes it isn't held up.
+pub async fn discard(from: &AsyncFd<OwnedFd>) {
     loop {
         let Ok(mut readable) = from.readable().await else { return };
-        match readable.try_io(|from| one_portion(from.get_ref(), file)) {
-            Ok(Ok(Portion::Written(count))) => {
-                is_failing = false;
-                copied.fetch_add(count as u64, Ordering::Relaxed);
-            }
-            Ok(Ok(Portion::Lost(errno))) => {
-                if !is_failing {
-                    failed(errno);
-                }
-                is_failing = true;
-            }
+        // The buffer lives on the stack of this round only.
+        match readable.try_io(|from| Ok(rustix::io::read(from.get_ref(), &mut [0; 4 * PORTION])?)) {
+            Ok(Ok(1..)) => give_way().await,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Ok(Ok(Portion::End) | Err(_)) => return,
+            Ok(Ok(0) | Err(_)) => return,
             Err(_would_block) => {}
         }
     }
-}
-
-enum Portion {
-    End,
-    Written(usize),
-    Lost(Errno),
-}
-
-/// Reads one portion and writes all of it. The buffer lives on the stack of this call only.
-fn one_portion(from: &OwnedFd, file: &OwnedFd) -> std::io::Result<Portion> {
-    let mut buffer = [0; 4 * PORTION];
-    let length = rustix::io::read(from, &mut buffer)?;
-    if length == 0 {
-        return Ok(Portion::End);
-    }
-    let mut left = buffer.get(..length).unwrap_or_default();
-    while !left.is_empty() {
-        match rustix::io::write(file, left) {
-            Ok(count) => left = left.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Ok(Portion::Lost(errno)),
-        }
-    }
-    Ok(Portion::Written(length))
-}
-
-/// Throws away what still comes, so that who writes it isn't held up.
-pub async fn discard(from: &AsyncFd<OwnedFd>) {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty()) else { return };
-    into_file(from, &null, &AtomicU64::new(0), |_| ()).await;
 }

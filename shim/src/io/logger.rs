@@ -1,14 +1,11 @@
 //! Loggers: programs that take a container's output (`binary://`, `binary-v2://`).
 //!
-//! A logger gets standard output at descriptor 3, standard error at 4, and says at 5 that it is ready. The container
-//! writes to it directly; the shim holds the pipes too, so that a logger that dies neither kills the container nor
-//! stops it: what still comes is thrown away. A logger is ended by SIGTERM when the output has ended, and by SIGKILL
-//! twelve seconds later.
+//! A logger gets standard output at descriptor 3, standard error at 4, and says at 5 that it is ready. It is ended by
+//! SIGTERM when the output has ended, and by SIGKILL twelve seconds later.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coracle::error::{Doing, Error, Kind, Result, describe};
@@ -16,20 +13,14 @@ use coracle::sys::clone::{Clone3, Forked};
 use coracle::sys::exec::{CStringArray, execve};
 use coracle::sys::process::{become_stdio, close_on_exec_from, exit_now, keep_on_exec, keep_only};
 use coracle::sys::signal;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use super::copy;
+use super::taker::{self, Taker};
 use super::uri::Program;
-use crate::sys;
+use crate::citizen;
 
 /// How long a logger may take to say that it is ready. One that doesn't in this time hangs.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -40,12 +31,7 @@ const TERM_LIMIT: Duration = Duration::from_secs(12);
 
 /// A logger that runs.
 pub struct Logger {
-    name: String,
-    pidfd: Arc<OwnedFd>,
-    /// The ends of the pipes that the logger reads.
-    pipes: Arc<[OwnedFd]>,
-    ended: watch::Receiver<bool>,
-    guard: Option<AbortHandle>,
+    taker: Taker,
 }
 
 /// The ends of a logger's pipes to write to.
@@ -73,10 +59,7 @@ impl Logger {
             Forked::Parent { pidfd, .. } => pidfd,
         };
         drop((ready_in, failure_in));
-        let pidfd = Arc::new(pidfd);
-        let ended = watch_end(&pidfd, &name);
-        let mut logger =
-            Self { name: name.clone(), ended, pidfd, pipes: Arc::new([stdout, stderr]), guard: None };
+        let logger = Self { taker: Taker::new(format!("the logger {name}"), pidfd, vec![stdout, stderr]) };
         let inputs = Inputs { stdout: stdout_in, stderr: stderr_in };
         if let Some(errno) = first_word(failure).await.map_err(told)? {
             let failed = Error::os(Errno::from_raw_os_error(i32::from_ne_bytes(errno)), "execute it");
@@ -96,120 +79,43 @@ impl Logger {
             ))
             .hint("with binary-v2 a logger writes a byte to descriptor 5 when it is ready"));
         }
-        logger.guard = Some(logger.discard_at_its_end());
         Ok((logger, inputs))
     }
 
     /// One line about it.
     pub fn describe(&self) -> String {
-        let state = if *self.ended.borrow() { "has ended" } else { "runs" };
-        format!("logger {} {state}", self.name)
-    }
-
-    /// Throws the output away from when the logger has ended.
-    fn discard_at_its_end(&self) -> AbortHandle {
-        let mut ended = self.ended.clone();
-        let name = self.name.clone();
-        let pipes = self.pipes.clone();
-        let guard = tokio::spawn(async move {
-            let _ = ended.wait_for(|ended| *ended).await;
-            let open: Vec<_> = pipes.iter().filter(|pipe| has_writer(pipe)).collect();
-            if !open.is_empty() {
-                log::warn!("the logger {name} has ended before the output: the rest is thrown away");
-            }
-            let [first, second] = [open.first(), open.last()];
-            tokio::join!(discard(first.copied()), discard(second.copied()));
-        });
-        guard.abort_handle()
+        self.taker.describe()
     }
 
     /// Waits until the container's output has ended.
     pub async fn output_ended(&self) {
-        for pipe in self.pipes.iter() {
-            // Asked for nothing but urgent data, which a pipe never has, epoll(7) still tells the end.
-            let Ok(pipe) = pipe.try_clone() else { continue };
-            if let Ok(pipe) = sys::watch(pipe, Interest::PRIORITY) {
-                let _ = pipe.ready(Interest::PRIORITY).await;
-            }
-        }
+        self.taker.output_ended().await;
     }
 
     /// Ends it: by itself if it has something left to read, by SIGTERM, and at last by SIGKILL.
     pub async fn end(&mut self) {
-        let unread = self.pipes.iter().any(|pipe| rustix::io::ioctl_fionread(pipe).unwrap_or(0) > 0);
-        let mut ended = self.ended.clone();
-        if unread {
-            let _ = timeout(LAST_WORDS, ended.wait_for(|ended| *ended)).await;
+        let mut process = self.taker.process();
+        if self.taker.has_unread() {
+            process.ended(Instant::now() + LAST_WORDS).await;
         }
-        terminate(&self.pidfd, ended, &self.name, Instant::now() + TERM_LIMIT).await;
+        process.signal(libc::SIGTERM);
+        process.end_by(Instant::now() + TERM_LIMIT).await;
     }
 }
 
 impl Drop for Logger {
     fn drop(&mut self) {
-        if let Some(guard) = &self.guard {
-            guard.abort();
+        if !self.taker.has_ended() {
+            let process = self.taker.process();
+            process.signal(libc::SIGTERM);
+            process.end_beside(Instant::now() + TERM_LIMIT);
         }
-        if *self.ended.borrow() {
-            return;
-        }
-        let (pidfd, ended, name) = (self.pidfd.clone(), self.ended.clone(), std::mem::take(&mut self.name));
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                terminate(&pidfd, ended, &name, Instant::now() + TERM_LIMIT).await;
-            });
-        } else {
-            // It may have ended meanwhile.
-            let _ = signal::send(&pidfd, libc::SIGKILL);
-        }
-    }
-}
-
-async fn terminate(pidfd: &OwnedFd, mut ended: watch::Receiver<bool>, name: &str, deadline: Instant) {
-    if *ended.borrow() {
-        return;
-    }
-    let _ = signal::send(pidfd, libc::SIGTERM);
-    if timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_err() {
-        log::warn!("the logger {name} didn't end in {} s after SIGTERM: killed", TERM_LIMIT.as_secs());
-        let _ = signal::send(pidfd, libc::SIGKILL);
-    }
-}
-
-async fn discard(pipe: Option<&OwnedFd>) {
-    // The logger has ended, so nobody minds that its descriptor changes with this one.
-    let Some(Ok(Ok(pipe))) = pipe.map(|pipe| pipe.try_clone().map(non_blocking)) else { return };
-    copy::discard(&pipe).await;
-}
-
-/// Tells when the process has ended, and collects its status, unless somebody else has.
-fn watch_end(pidfd: &Arc<OwnedFd>, name: &str) -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
-    let (pidfd, name) = (pidfd.clone(), name.to_owned());
-    tokio::spawn(async move {
-        if let Ok(Ok(end)) = pidfd.try_clone().map(|pidfd| sys::watch(pidfd, Interest::READABLE)) {
-            let _ = end.readable().await;
-        }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if let Ok(Some(status)) = waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-            log::debug!("the logger {name} ended: {}", how(&status));
-        }
-        let _ = sender.send(true);
-    });
-    receiver
-}
-
-fn how(status: &WaitIdStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "unknown".to_owned(),
     }
 }
 
 /// The first `N` bytes that come through a pipe; nothing if it ends before.
 async fn first_word<const N: usize>(pipe: OwnedFd) -> Result<Option<[u8; N]>> {
-    let pipe = non_blocking(pipe).doing(|| "wait for it")?;
+    let pipe = taker::non_blocking(pipe).doing(|| "wait for it")?;
     let mut word = [0; N];
     loop {
         let mut readable = pipe.readable().await.doing(|| "wait for it")?;
@@ -220,19 +126,6 @@ async fn first_word<const N: usize>(pipe: OwnedFd) -> Result<Option<[u8; N]>> {
             Err(_would_block) => {}
         }
     }
-}
-
-fn non_blocking(pipe: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
-    rustix::io::ioctl_fionbio(&pipe, true)?;
-    sys::watch(pipe, Interest::READABLE)
-}
-
-/// Whether somebody may still write into the pipe, or has left something in it.
-fn has_writer(pipe: &OwnedFd) -> bool {
-    let mut polled = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let _ = poll(&mut polled, Some(&now));
-    polled.iter().all(|fd| fd.revents() != PollFlags::HUP)
 }
 
 /// What is executed, prepared before the process is made.
@@ -269,6 +162,7 @@ impl Command {
             (3..=5).try_for_each(keep_on_exec)?;
             std::mem::forget(kept);
             signal::reset_for_exec()?;
+            citizen::restore_descriptor_limit()?;
             Ok::<_, Errno>(failure)
         };
         let say = |failure: BorrowedFd<'_>, errno: Errno| {

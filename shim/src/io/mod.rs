@@ -7,8 +7,10 @@
 
 mod copy;
 mod fifo;
+mod file;
 mod logger;
 mod output;
+mod taker;
 mod terminal;
 mod uri;
 
@@ -26,8 +28,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
+use file::{Destination, Writer};
 use logger::Logger;
-use output::{Common, Output, Sink};
+use output::{Common, Output, Place, Sink};
 use terminal::Terminal;
 use uri::Target;
 
@@ -70,6 +73,7 @@ pub struct Stdio {
     outputs: Vec<Output>,
     input: Option<Input>,
     loggers: Vec<Logger>,
+    files: Vec<Writer>,
     terminal: Option<Terminal>,
 }
 
@@ -108,6 +112,7 @@ impl Stdio {
             outputs: Vec::new(),
             input: None,
             loggers: Vec::new(),
+            files: Vec::new(),
             terminal: None,
         };
         let mut ends = Ends::default();
@@ -123,14 +128,16 @@ impl Stdio {
         let name = format!("terminal, to {}", request.stdout);
         let sink = match stdout {
             Target::Null => Sink::Nothing,
-            Target::Path(path) => Sink::at(&path)?,
-            Target::File(path) => Sink::file(&path)?,
+            Target::Path(path) => match Place::open(&path)? {
+                Place::Sink(sink) => sink,
+                Place::File(file) => self.open_file_of_terminal(Destination::Open(path, file)).await?,
+            },
+            Target::File(path) => self.open_file_of_terminal(Destination::Path(path)).await?,
             Target::Binary(program) => {
                 let (logger, inputs) = Logger::start(&program, request.id, request.namespace).await?;
                 own(&inputs.stdout, request.owner)?;
                 self.loggers.push(logger);
-                rustix::io::ioctl_fionbio(&inputs.stdout, true).doing(|| "prepare the logger's pipe")?;
-                Sink::of(inputs.stdout)
+                Sink::Waitable(waitable(inputs.stdout, Interest::WRITABLE)?)
             }
         };
         let mut reader = None;
@@ -142,6 +149,13 @@ impl Stdio {
         }
         self.terminal = Some(Terminal::new(name, sink, reader));
         Ok(())
+    }
+
+    /// What a terminal shows is copied to a file's writer, since the shim holds the terminal.
+    async fn open_file_of_terminal(&mut self, destination: Destination) -> Result<Sink> {
+        let (reader, end) = pipe(None)?;
+        self.files.push(Writer::start(destination, vec![reader]).await?);
+        Ok(Sink::Waitable(waitable(end, Interest::WRITABLE)?))
     }
 
     async fn open_pipes(
@@ -165,48 +179,70 @@ impl Stdio {
             ends.stdin = Some(end);
         }
         let [stdout, stderr] = outputs;
-        let same = stdout == stderr;
-        // A file that both outputs go to.
-        let mut shared = None;
-        match stdout {
+        if stdout == stderr {
+            [ends.stdout, ends.stderr] = self.open_output(["stdout", "stderr"], stdout, request).await?;
+        } else {
+            [ends.stdout] = self.open_output(["stdout"], stdout, request).await?;
+            [ends.stderr] = self.open_output(["stderr"], stderr, request).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens the place where the outputs of these names go to; gives the ends for the process.
+    async fn open_output<const N: usize>(
+        &mut self,
+        names: [&str; N],
+        target: Target,
+        request: &Request<'_>,
+    ) -> Result<[Option<OwnedFd>; N]> {
+        let mut ends = [const { None }; N];
+        match target {
             Target::Null => {}
             Target::Binary(program) => {
                 let (logger, inputs) = Logger::start(&program, request.id, request.namespace).await?;
-                own(&inputs.stdout, request.owner)?;
                 self.loggers.push(logger);
-                ends.stdout = Some(inputs.stdout);
-                if same {
-                    own(&inputs.stderr, request.owner)?;
-                    ends.stderr = Some(inputs.stderr);
-                    return Ok(());
+                let [mut stdout, mut stderr] = [inputs.stdout, inputs.stderr].map(Some);
+                for (name, end) in names.iter().zip(&mut ends) {
+                    *end = if *name == "stdout" { stdout.take() } else { stderr.take() };
+                    end.iter().try_for_each(|end| own(end, request.owner))?;
                 }
             }
-            Target::Path(path) | Target::File(path) => {
-                let sink =
-                    if request.stdout.starts_with("file:") { Sink::file(&path) } else { Sink::at(&path) }?;
-                shared = if same { sink.shared() } else { None };
-                ends.stdout =
-                    Some(self.copy_pipe(format!("stdout, to {}", path.display()), sink, request)?);
-            }
+            Target::File(path) => self.open_file(Destination::Path(path), &mut ends, request).await?,
+            Target::Path(path) => match Place::open(&path)? {
+                Place::File(file) => {
+                    self.open_file(Destination::Open(path, file), &mut ends, request).await?;
+                }
+                Place::Sink(first) => {
+                    let mut first = Some(first);
+                    for (name, end) in names.iter().zip(&mut ends) {
+                        // Each output has the place for itself.
+                        let sink = match first.take() {
+                            Some(sink) => sink,
+                            None => Sink::at(&path)?,
+                        };
+                        *end =
+                            Some(self.copy_pipe(format!("{name}, to {}", path.display()), sink, request)?);
+                    }
+                }
+            },
         }
-        match stderr {
-            Target::Null => {}
-            Target::Binary(program) => {
-                let (logger, inputs) = Logger::start(&program, request.id, request.namespace).await?;
-                own(&inputs.stderr, request.owner)?;
-                self.loggers.push(logger);
-                ends.stderr = Some(inputs.stderr);
-            }
-            Target::Path(path) | Target::File(path) => {
-                let sink = match shared {
-                    Some(sink) => sink,
-                    None if request.stderr.starts_with("file:") => Sink::file(&path)?,
-                    None => Sink::at(&path)?,
-                };
-                ends.stderr =
-                    Some(self.copy_pipe(format!("stderr, to {}", path.display()), sink, request)?);
-            }
+        Ok(ends)
+    }
+
+    /// Starts the writer of a file for these ends.
+    async fn open_file(
+        &mut self,
+        destination: Destination,
+        ends: &mut [Option<OwnedFd>],
+        request: &Request<'_>,
+    ) -> Result<()> {
+        let mut readers = Vec::with_capacity(ends.len());
+        for end in ends {
+            let (reader, writer) = pipe(request.owner)?;
+            readers.push(reader);
+            *end = Some(writer);
         }
+        self.files.push(Writer::start(destination, readers).await?);
         Ok(())
     }
 
@@ -265,6 +301,10 @@ impl Stdio {
             ended &= timeout_at(deadline, logger.output_ended()).await.is_ok();
             logger.end().await;
         }
+        for file in &mut self.files {
+            ended &= timeout_at(deadline, file.output_ended()).await.is_ok();
+            file.end(deadline).await;
+        }
         ended
     }
 
@@ -276,7 +316,8 @@ impl Stdio {
         });
         let outputs = self.outputs.iter().map(Output::describe);
         let loggers = self.loggers.iter().map(Logger::describe);
-        input.chain(outputs).chain(loggers).collect()
+        let files = self.files.iter().map(Writer::describe);
+        input.chain(outputs).chain(loggers).chain(files).collect()
     }
 }
 

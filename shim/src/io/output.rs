@@ -1,13 +1,11 @@
 //! One output stream: where it goes to, and the task that brings it there.
 
-use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coracle::error::{Doing, Result, describe};
+use coracle::error::{Error, Kind, Result, describe};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,49 +22,42 @@ pub enum Sink {
     Fifo(Fifo),
     /// What can be waited for, but isn't a client's FIFO: a logger's pipe, a terminal's device.
     Waitable(AsyncFd<OwnedFd>),
-    /// A file, which both outputs may share.
-    File(Arc<OwnedFd>),
     /// Nowhere.
     Nothing,
 }
 
 impl Sink {
-    /// Opens what stands at a path.
+    /// Opens what stands at a path, and was found to be no file before.
     pub fn at(path: &Path) -> Result<Self> {
-        match fifo::open_output(path)? {
-            Opened::Fifo(fifo) => Ok(Self::Fifo(fifo)),
-            Opened::Other(file) => Ok(Self::of(file)),
+        match Place::open(path)? {
+            Place::Sink(sink) => Ok(sink),
+            Place::File(_) => Err(Error::new(
+                Kind::System,
+                format!("open {}: it became a file while it was opened", path.display()),
+            )),
         }
     }
+}
 
-    /// Opens a file for appending; makes it, and the directories above it, where they aren't there.
-    pub fn file(path: &Path) -> Result<Self> {
-        if let Some(parent) = path.parent() {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(parent)
-                .doing(|| format!("make the directory {}", parent.display()))?;
-        }
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path);
-        file.map(|file| Self::of(file.into())).doing(|| format!("open the file {}", path.display()))
-    }
+/// What stands at a path.
+pub enum Place {
+    /// Something that tells when it takes output.
+    Sink(Sink),
+    /// A file, for which a process of its own has to wait: epoll(7) refuses it.
+    File(OwnedFd),
+}
 
-    /// A descriptor that takes output. epoll(7) refuses regular files, which are always ready.
-    pub fn of(fd: OwnedFd) -> Self {
-        match sys::try_watch(fd, Interest::WRITABLE) {
-            Ok(fd) => Self::Waitable(fd),
-            Err(refused) => Self::File(Arc::new(refused.into_parts().0)),
-        }
-    }
-
-    /// The same file once more, where it can be shared.
-    pub fn shared(&self) -> Option<Self> {
-        match self {
-            Self::File(file) => Some(Self::File(file.clone())),
-            _ => None,
-        }
+impl Place {
+    /// Opens what stands at a path.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = match fifo::open_output(path)? {
+            Opened::Fifo(fifo) => return Ok(Self::Sink(Sink::Fifo(fifo))),
+            Opened::Other(file) => file,
+        };
+        Ok(match sys::try_watch(file, Interest::WRITABLE) {
+            Ok(file) => Self::Sink(Sink::Waitable(file)),
+            Err(refused) => Self::File(refused.into_parts().0),
+        })
     }
 }
 
@@ -179,15 +170,6 @@ impl Copy {
                 let end = copy::carry(&self.from, &to, &self.moved, stop).await;
                 drop(to);
                 self.after(end).await;
-            }
-            Sink::File(file) => {
-                let name = &self.name;
-                let failed = |errno| log::warn!("write {name}: {}; output is lost", describe(errno));
-                tokio::select! {
-                    biased;
-                    () = copy::into_file(&self.from, &file, &self.moved, failed) => {}
-                    () = stop => {}
-                }
             }
             Sink::Nothing => tokio::select! {
                 biased;

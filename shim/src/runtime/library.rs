@@ -1,15 +1,15 @@
 //! Coracle as a library: calls in this process, or in a fork of it where they block.
 //!
-//! Signals, lists of processes and statistics are direct calls: they read and write a few files and don't wait. Making
-//! and starting processes, hooks, freezing (which waits until all processes are frozen), deleting, and anything that
-//! waits for systemd, is a worker's.
+//! Signals, lists of processes, statistics and most limits are direct calls: they read and write a few files and don't
+//! wait. Making and starting processes, hooks, freezing (which waits until all processes are frozen), limits of memory
+//! (which wait until it is taken back), deleting, and anything that waits for systemd, is a worker's.
 
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use coracle::cgroup::{Cgroup, ManagerChoice};
 use coracle::container::{self, Begun, CreateOptions, ExecOptions, ExecProcess, Settings, Store, Update};
-use coracle::error::Result;
+use coracle::error::{Kind, Result};
 
 use super::{Exec, Made, Of};
 use crate::options::Options;
@@ -61,7 +61,13 @@ impl Library {
             preserve_fds: 0,
         };
         let job = || container::create_here(&self.store, &self.settings, &self.id, &options).map(made);
-        let (made, master) = worker::run(&self.reaper, streams, job).await?;
+        let clean_up = async || match self.delete(true).await {
+            Err(error) if error.kind() != Kind::NotFound => {
+                log::warn!("container {}: take it away again: {error}", self.id);
+            }
+            _ => {}
+        };
+        let (made, master) = worker::run_or_clean_up(&self.reaper, streams, job, clean_up).await?;
         Ok(made.begun(master))
     }
 
@@ -81,7 +87,9 @@ impl Library {
             process: ExecProcess::Text { text: exec.spec.to_vec(), tty: exec.terminal },
         };
         let job = || container::exec_here(&self.store, &self.settings, &self.id, &options).map(made);
-        let (made, master) = worker::run(&self.reaper, exec.streams, job).await?;
+        let (made, master) = worker::run(&self.reaper, exec.streams, job)
+            .await
+            .map_err(|error| error.of_document("process", "the request"))?;
         Ok(made.begun(master))
     }
 
@@ -115,10 +123,14 @@ impl Library {
             mem_bw_schema: None,
         };
         let change = || container::update(&self.store, &self.id, &update);
-        match self.settings.manager {
-            ManagerChoice::Systemd => self.work(change).await,
-            _ => change(),
-        }
+        // A lower limit of memory is a write that lasts until the memory is taken back.
+        let resources = &update.resources;
+        let has_memory = resources.memory().is_some() || resources.unified().is_some();
+        let changed = match self.settings.manager {
+            ManagerChoice::Cgroupfs if !has_memory => change(),
+            _ => self.work(change).await,
+        };
+        changed.map_err(|error| error.of_document("linux.resources", "the request"))
     }
 
     pub(super) fn cgroup(&self, _init: i32) -> Result<Cgroup> {

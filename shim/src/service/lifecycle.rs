@@ -23,8 +23,11 @@ use crate::runtime::{self, Of, Runtime};
 use crate::spec;
 use crate::worker;
 
-/// How long Delete waits for the rest of the output.
+/// How long Delete waits for the rest of a container's output.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same for an exec, of which something may well stay in the background and hold the output: as with the shim of
+/// containerd 1.x.
+const DRAIN_EXEC: Duration = Duration::from_secs(2);
 
 /// Marks an id as being made, as long as it lives.
 struct Creating<'shim> {
@@ -54,8 +57,7 @@ impl Shim {
         request: task::CreateTaskRequest,
     ) -> Result<task::CreateTaskResponse> {
         if !request.checkpoint.is_empty() {
-            return Err(Failure::new(
-                Code::UNIMPLEMENTED,
+            return Err(Failure::invalid(
                 "restore a container from a checkpoint: the runtime has no restore yet",
             ));
         }
@@ -281,6 +283,9 @@ impl Shim {
             return Err(Failure::precondition("cannot exec in a paused container"));
         }
         let spec = request.spec.into_option().map(|any| any.value).unwrap_or_default();
+        // The runtime reads it at Start; what isn't even an object is refused before anybody hears of the exec.
+        serde_json::from_slice::<serde_json::Map<_, _>>(&spec)
+            .map_err(|error| Failure::invalid(format!("the process of exec {}: {error}", request.exec_id)))?;
         let streams = Streams {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -367,9 +372,10 @@ impl Shim {
 
 /// Waits for the rest of the output, and closes the streams.
 async fn drain(process: &Process) {
+    let limit = if process.exec_id.is_empty() { DRAIN } else { DRAIN_EXEC };
     let stdio = process.stdio.borrow_mut().take();
     if let Some(mut stdio) = stdio
-        && !stdio.drained(DRAIN).await
+        && !stdio.drained(limit).await
     {
         log::warn!("the output of process {} did not come to its end", process.pid());
     }

@@ -16,7 +16,7 @@ impl Shim {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id)?;
         let mut state = process.state(&container.id, &container.bundle.to_string_lossy());
-        if process.stage() == Stage::Running && request.exec_id.is_empty() {
+        if process.stage() == Stage::Running {
             match container.freeze.get() {
                 Freeze::No => {}
                 Freeze::Pausing => state.status = EnumOrUnknown::new(Status::PAUSING),
@@ -54,16 +54,18 @@ impl Shim {
 
     pub(super) fn stats(&self, request: &task::StatsRequest) -> Result<task::StatsResponse> {
         let container = self.container(&request.id)?;
-        if matches!(container.init.stage(), Stage::Ended(_)) {
-            return Err(Failure::not_found(format!(
-                "container {} has ended: it has no statistics",
-                container.id
-            )));
-        }
         let cgroup = container.cgroup.get();
         let cgroup =
             cgroup.ok_or_else(|| Failure::not_found(format!("container {} has no cgroup", container.id)))?;
-        let stats = metrics::of(cgroup)?;
+        let has_ended = matches!(container.init.stage(), Stage::Ended(_));
+        let stats = metrics::of(cgroup).map_err(|error| {
+            if has_ended {
+                // systemd takes the cgroup away with the last process.
+                Failure::not_found(format!("container {} has ended: {error}", container.id))
+            } else {
+                error.into()
+            }
+        })?;
         Ok(task::StatsResponse { stats: Some(stats).into(), ..Default::default() })
     }
 }

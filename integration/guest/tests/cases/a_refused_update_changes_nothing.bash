@@ -11,8 +11,21 @@ then fail "a CPU that the machine has not was taken"; fi
 matches "the error" "$(cat "$WORK/error")" "*cpu*"
 is "the files" "$(files)" "$before"
 if [ "$MANAGER" = systemd ]; then
-    systemctl daemon-reload
+    unit_anew gt-box.scope
     is "the files after a reload" "$(files)" "$before"
     is "MemoryMax" "$(systemctl show gt-box.scope -p MemoryMax --value)" 67108864
     is "TasksMax" "$(systemctl show gt-box.scope -p TasksMax --value)" 77
 fi
+
+# Files without a property, those with a line for each device, and the devices themselves.
+loop_device
+update() { runtime update --resources - gt-box >"$WORK/error" 2>&1 <<<"$1"; }
+update "{\"unified\": {\"io.max\": \"$major:$minor rbps=1048576\", \"cgroup.max.depth\": \"9\"}}" || fail "$(cat "$WORK/error")"
+files() { for file in memory.oom.group cgroup.max.depth io.max io.weight; do echo "$file $(limit box $file)"; done; }
+unit() { [ "$MANAGER" = cgroupfs ] || systemctl show gt-box.scope -p DeviceAllow -p DevicePolicy -p IOReadBandwidthMax | sort; }
+before=$(files; unit)
+if update "{\"unified\": {\"memory.oom.group\": \"1\", \"cgroup.max.depth\": \"5\", \"io.weight\": \"default 300\",
+    \"io.max\": \"$major:$minor rbps=9999999 wiops=5\", \"memory.zzz\": \"1\"}, \"devices\": [{\"allow\": false, \"access\": \"rwm\"}]}"
+then fail "a file that the kernel has not was taken"; fi
+matches "the error" "$(cat "$WORK/error")" "*memory.zzz*"
+is "files and unit" "$(files; unit)" "$before"

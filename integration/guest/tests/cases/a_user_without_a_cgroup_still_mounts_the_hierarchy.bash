@@ -14,3 +14,11 @@ setpriv --reuid=user --regid=user --init-groups env HOME=/home/user XDG_RUNTIME_
     "$RUNTIME" --root "$folder/root" run --bundle "$folder/box" gt-undelegated >"$WORK/out" 2>"$WORK/error" </dev/null ||
     fail "$(cat "$WORK/error")"
 is "what it sees" "$(tail -n 1 "$WORK/out")" kept
+
+# Limits need a cgroup, and are refused in runc's words.
+jq '.linux.resources.pids.limit = 5' "$folder/box/config.json" >"$WORK/limited.json"
+install -o user -g user "$WORK/limited.json" "$folder/box/config.json"
+if setpriv --reuid=user --regid=user --init-groups env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 \
+    "$RUNTIME" --root "$folder/root" run --bundle "$folder/box" gt-undelegated >"$WORK/out" 2>"$WORK/error" </dev/null
+then fail "a limit was taken without a cgroup"; fi
+matches "the error" "$(cat "$WORK/error")" "*unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups*ermission denied*"

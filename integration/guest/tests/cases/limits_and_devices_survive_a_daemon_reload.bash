@@ -1,4 +1,4 @@
-# systemd applies its units anew at a reload; what it doesn't know of, it takes away.
+# systemd writes a unit's limits anew when a property changes; what it doesn't know of, it takes away.
 # managers: systemd
 loop_device
 start box 'exec sleep 1000' ".linux.devices = [
@@ -19,7 +19,7 @@ expected="allowed works
 Operation not permitted
 null works"
 is "devices before" "$(inside box "$devices")" "$expected"
-systemctl daemon-reload
+unit_anew gt-box.scope
 is "limits after the reload" "$(limits)" "$before"
 is "devices after the reload" "$(inside box "$devices")" "$expected"
 is "memory.max" "$(limit box memory.max)" 67108864

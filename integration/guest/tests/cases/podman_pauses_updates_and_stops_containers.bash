@@ -10,7 +10,7 @@ is "status" "$("${manage[@]}" inspect --format '{{.State.Status}}' box)" paused
 "${manage[@]}" update --memory 128m --pids-limit 40 box >/dev/null
 is memory.max "$(cat "$folder/memory.max")" 134217728
 is pids.max "$(cat "$folder/pids.max")" 40
-systemctl daemon-reload
+unit_anew "${folder##*/}"
 is "memory.max after a daemon-reload" "$(cat "$folder/memory.max")" 134217728
 matches "top" "$("${manage[@]}" top box args)" "*sleep 1000*"
 "${manage[@]}" stop --time 1 box >/dev/null

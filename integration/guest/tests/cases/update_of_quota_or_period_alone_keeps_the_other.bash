@@ -6,7 +6,7 @@ settled() { # WHAT CPU.MAX QUOTA-OF-THE-UNIT
     is "cpu.max after $1" "$(limit box cpu.max)" "$2"
     [ "$MANAGER" = systemd ] || return 0
     is "CPUQuotaPerSecUSec after $1" "$(systemctl show gt-box.scope -p CPUQuotaPerSecUSec --value)" "$3"
-    systemctl daemon-reload
+    unit_anew gt-box.scope
     is "cpu.max after $1 and a reload" "$(limit box cpu.max)" "$2"
 }
 runtime update --cpu-quota 20000 gt-box

@@ -22,12 +22,16 @@ changes --cpuset-mems 0 cpuset.mems 0
 changes --pids-limit 33 pids.max 33
 changes --pids-limit -1 pids.max max
 changes --blkio-weight 200 io.weight "default 1920"
-for flag in "--cpu-rt-period 1000000" "--cpu-rt-runtime 100000" "--l3-cache-schema L3:0=f" "--mem-bw-schema MB:0=50"; do
-    if runtime update $flag gt-box >"$WORK/error" 2>&1; then fail "update $flag was taken on cgroup v2"; fi
-    matches "the error of $flag" "$(cat "$WORK/error")" "*[Rr][DdEe][TtAa]*"
-done
+refuses() { # FLAG VALUE WORDS
+    if runtime update "$1" "$2" gt-box >"$WORK/error" 2>&1; then fail "update $1 $2 was taken on cgroup v2"; fi
+    matches "the error of $1" "$(cat "$WORK/error")" "*$3*"
+}
+refuses --cpu-rt-period 1000000 "cpu.realtimePeriod"
+refuses --cpu-rt-runtime 100000 "cpu.realtimeRuntime"
+refuses --l3-cache-schema L3:0=f "RDT"
+refuses --mem-bw-schema MB:0=50 "RDT"
 if [ "$MANAGER" = systemd ]; then
-    systemctl daemon-reload
+    unit_anew gt-box.scope
     is "cpu.weight after a reload" "$(limit box cpu.weight)" 100
     is "cpu.idle after a reload" "$(limit box cpu.idle)" 0
     is "cpu.max after a reload" "$(limit box cpu.max)" "30000 50000"

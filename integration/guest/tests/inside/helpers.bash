@@ -95,6 +95,14 @@ inside() { runtime exec "gt-$1" sh -c "$2"; }
 status_of() { runtime state "gt-$1" | jq -r .status; }
 has_status() { [ "$(status_of "$1")" = "$2" ]; }
 
+# unit_anew UNIT: has systemd write all that it knows of a unit to the cgroup's files. A reload alone
+# writes nothing in systemd 257; the next change of any property does.
+unit_anew() {
+    at_exit "rm -rf '/run/systemd/system.control/$1.d'"
+    systemctl daemon-reload
+    systemctl set-property --runtime "$1" IOAccounting=yes
+}
+
 # loop_device: makes one of 16 MiB; its path in $loop, its numbers in $major and $minor.
 loop_device() {
     modprobe loop

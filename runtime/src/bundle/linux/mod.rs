@@ -17,7 +17,9 @@ use super::problems::Problems;
 pub(super) fn check(spec: &mut Spec, text: &[u8], problems: &mut Problems) {
     if let Some(linux) = spec.linux_mut() {
         devices::drop_type_bits(linux);
-        resources::forget_missing_pids_limit(linux, text);
+        if let Some(resources) = linux.resources_mut() {
+            resources::forget_missing_pids_limit(resources, text, "linux.resources.pids.limit");
+        }
     }
     let spec = &*spec;
     let namespaces = namespaces_of(spec);

@@ -30,10 +30,21 @@ pub(super) fn check(linux: &Linux, namespaces: &[LinuxNamespace], problems: &mut
             format!("rootfsPropagation={name} is not supported; use {PROPAGATIONS}"),
         );
     }
+    if linux.rootfs_propagation().as_ref().is_some_and(|name| !name.is_empty())
+        && !has(namespaces, LinuxNamespaceType::Mount)
+    {
+        problems.refuse(
+            "linux.rootfsPropagation",
+            "it needs a mount namespace of the container's own; add {\"type\": \"mount\"} to linux.namespaces",
+        );
+    }
     if let Some(personality) = linux.personality()
         && personality.flags().as_ref().is_some_and(|flags| !flags.is_empty())
     {
-        problems.refuse("linux.personality.flags", "the spec knows no flags yet; remove them");
+        problems.warn(
+            format_args!("linux.personality.flags"),
+            format_args!("the spec knows no flags yet, they have no effect; remove them"),
+        );
     }
 }
 
@@ -126,6 +137,8 @@ mod tests {
         for name in ["ro", "Shared", "x"] {
             refuses("linux.rootfsPropagation", json!(name), "linux.rootfsPropagation");
         }
+        let without = json!({"namespaces": [{"type": "uts"}], "rootfsPropagation": "slave"});
+        refuses("linux", without, "linux.rootfsPropagation");
     }
 
     #[test]
@@ -135,7 +148,8 @@ mod tests {
             let linux = bundle.spec.linux().as_ref().expect("linux");
             assert_eq!(super::personality(linux.personality().as_ref().expect("a personality")), persona);
         }
-        refuses("linux.personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality.flags");
+        let with_flags = accepts("linux.personality", json!({"domain": "LINUX", "flags": ["x"]}));
+        assert!(with_flags.warnings[0].contains("linux.personality.flags"), "{:?}", with_flags.warnings);
         refuses("linux.personality", json!({"domain": "BSD"}), "linux.personality.domain");
         refuses("linux.personality", json!({}), "linux.personality.domain");
     }

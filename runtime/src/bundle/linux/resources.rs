@@ -6,7 +6,7 @@
 use std::fmt::Display;
 
 use oci_spec::runtime::{
-    Linux, LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
 };
 
 use super::{
@@ -26,11 +26,10 @@ pub(in super::super) enum Use {
     Update,
 }
 
-/// A `pids` without a `limit` sets none, where the types make it 0, which would let no process in.
-pub(super) fn forget_missing_pids_limit(linux: &mut Linux, text: &[u8]) {
-    let Some(resources) = linux.resources_mut() else { return };
+/// A `pids` without a `limit`, at `place` of `text`, sets none, where the types make it 0, which would let no process in.
+pub(in super::super) fn forget_missing_pids_limit(resources: &mut LinuxResources, text: &[u8], place: &str) {
     let limit = resources.pids().map(|pids| pids.limit());
-    if limit == Some(0) && !has(text, "linux.resources.pids.limit") {
+    if limit == Some(0) && !has(text, place) {
         resources.set_pids(None);
     }
 }

@@ -69,12 +69,11 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<UnitPlan> {
         Property::new("Slice", PropertyValue::Text(slice.clone())),
         Property::new("Delegate", PropertyValue::Bool(true)),
         Property::new("DefaultDependencies", PropertyValue::Bool(false)),
-        // A scope that ended badly would be kept for somebody to look at, and its name be taken.
-        Property::new("CollectMode", PropertyValue::Text("inactive-or-failed".to_owned())),
     ];
     properties.extend(properties::accounting(layout.kind()));
     if let Some(resources) = request.resources {
         properties.extend(properties::of_resources(resources, layout.kind())?);
+        properties.extend(properties::of_oom_group(resources).filter(|_| layout.kind() == LayoutKind::V2));
     }
     if !request.rootless {
         let mut rules = devices::spec_rules(request.resources)?;
@@ -94,14 +93,20 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<UnitPlan> {
     Ok(UnitPlan { name, slice, user, cgroup, properties })
 }
 
-/// Whether systemd refused a property that older versions do not have. The limit is written to the
+/// Whether systemd refused a property, or a value of it, that older versions do not have. The limit is written to the
 /// cgroup's file all the same.
-fn is_too_new(property: &str, refusal: &Refusal) -> bool {
-    // Since systemd 236, 242, 244 and 244.
-    const NEWER: [&str; 4] = ["CollectMode", "CPUQuotaPeriodUSec", "AllowedCPUs", "AllowedMemoryNodes"];
-    NEWER.contains(&property)
-        && refusal.name == "org.freedesktop.DBus.Error.PropertyReadOnly"
-        && refusal.text.split([' ', ',']).any(|word| word == property)
+fn is_too_new(property: &str, value: &Value<'_>, refusal: &Refusal) -> bool {
+    // Since systemd 242, 244, 244, 253 and 253.
+    const NEWER: [&str; 5] =
+        ["CPUQuotaPeriodUSec", "AllowedCPUs", "AllowedMemoryNodes", "OOMPolicy", "MemoryZSwapMax"];
+    let names_it = refusal.text.split([' ', ',', '=']).any(|word| word == property);
+    // To be idle is a weight of 0 since systemd 252, and out of range before.
+    let is_idle = property == "CPUWeight" && *value == Value::U64(0);
+    match refusal.name.as_str() {
+        "org.freedesktop.DBus.Error.PropertyReadOnly" => NEWER.contains(&property) && names_it,
+        "org.freedesktop.DBus.Error.InvalidArgs" => is_idle && names_it,
+        _ => false,
+    }
 }
 
 /// Slice and unit of a path, or of none.
@@ -225,7 +230,7 @@ impl PendingUnit {
                 bus.run_job(method, &(self.unit.name.as_str(), "replace", &properties, auxiliary))?;
             let Err(refusal) = &answer else { break answer };
             let before = properties.len();
-            properties.retain(|(name, _)| !is_too_new(name, refusal));
+            properties.retain(|(name, value)| !is_too_new(name, value, refusal));
             if properties.len() < before {
                 continue;
             }
@@ -304,7 +309,10 @@ impl UnitRecord {
     pub fn stop(&self) -> Result<()> {
         let mut bus = Bus::connect(self.user)?;
         let method = "StopUnit";
-        match bus.run_job(method, &(self.name.as_str(), "replace"))? {
+        let answer = bus.run_job(method, &(self.name.as_str(), "replace"))?;
+        // One that failed is kept for somebody to look at, until now. One that did not is no failed unit, and gone.
+        let _ = bus.call("ResetFailedUnit", &(self.name.as_str(),))?;
+        match answer {
             Ok(result) if matches!(result.as_str(), "done" | "skipped" | "canceled" | "collected") => Ok(()),
             Ok(result) => Err(Error::new(
                 Kind::System,
@@ -330,13 +338,19 @@ impl UnitRecord {
         if properties.is_empty() {
             return Ok(());
         }
-        let encoded: Vec<(&str, Value<'_>)> = properties.iter().map(Property::encode).collect();
+        let mut encoded: Vec<(&str, Value<'_>)> = properties.iter().map(Property::encode).collect();
         let mut bus = Bus::connect(self.user)?;
         let method = "SetUnitProperties";
-        let answer = bus.call(method, &(self.name.as_str(), true, encoded))?;
-        answer.map_err(|refusal| {
-            bus.refused(method, &refusal).while_doing(format!("update the unit {}", self.name))
-        })
+        while let Err(refusal) = bus.call(method, &(self.name.as_str(), true, &encoded))? {
+            let before = encoded.len();
+            encoded.retain(|(name, value)| !is_too_new(name, value, &refusal));
+            if encoded.len() == before {
+                return Err(bus
+                    .refused(method, &refusal)
+                    .while_doing(format!("update the unit {}", self.name)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -350,12 +364,17 @@ mod tests {
             name: "org.freedesktop.DBus.Error.PropertyReadOnly".to_owned(),
             text: text.to_owned(),
         };
-        assert!(is_too_new("AllowedCPUs", &refusal("Cannot set property AllowedCPUs, or unknown property.")));
-        assert!(!is_too_new(
-            "CollectMode",
-            &refusal("Cannot set property AllowedCPUs, or unknown property.")
-        ));
-        assert!(!is_too_new("MemoryMax", &refusal("Cannot set property MemoryMax, or unknown property.")));
+        let unknown = |name: &str| refusal(&format!("Cannot set property {name}, or unknown property."));
+        let some = Value::U64(1);
+        assert!(is_too_new("AllowedCPUs", &some, &unknown("AllowedCPUs")));
+        assert!(!is_too_new("OOMPolicy", &some, &unknown("AllowedCPUs")));
+        assert!(!is_too_new("MemoryMax", &some, &unknown("MemoryMax")));
+        let range = Refusal {
+            name: "org.freedesktop.DBus.Error.InvalidArgs".to_owned(),
+            text: "Value specified in CPUWeight is out of range".to_owned(),
+        };
+        assert!(is_too_new("CPUWeight", &Value::U64(0), &range));
+        assert!(!is_too_new("CPUWeight", &Value::U64(20_000), &range));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub fn of_resources(resources: &LinuxResources, layout: LayoutKind) -> Result<Ve
         number("TasksMax", limit.max(1));
     }
     if let Some(cpu) = resources.cpu() {
-        properties.extend(of_cpu(cpu, v2)?);
+        properties.extend(of_cpu(cpu, v2::is_idle(resources), v2)?);
     }
     if let Some(block_io) = resources.block_io().as_ref().filter(|_| v2) {
         properties.extend(of_block_io(block_io));
@@ -121,18 +121,18 @@ pub fn of_resources(resources: &LinuxResources, layout: LayoutKind) -> Result<Ve
     Ok(properties)
 }
 
-fn of_cpu(cpu: &LinuxCpu, v2: bool) -> Result<Vec<Property>> {
+fn of_cpu(cpu: &LinuxCpu, is_idle: bool, v2: bool) -> Result<Vec<Property>> {
     let mut properties = Vec::new();
     let mut number = |name: &str, value: u64| properties.push(Property::new(name, PropertyValue::U64(value)));
-    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0 && !is_idle) {
         if v2 {
             number("CPUWeight", v2::shares_to_weight(shares));
         } else {
             number("CPUShares", shares);
         }
     }
-    // Weight 0 is how systemd (252 and later) says idle.
-    if cpu.idle() == Some(1) && v2 {
+    // Weight 0 is how systemd (252 and later) says idle. `unified` speaks for itself.
+    if cpu.idle() == Some(1) && is_idle && v2 {
         number("CPUWeight", 0);
     }
     let period = cpu.period().filter(|&period| period != 0);
@@ -140,7 +140,7 @@ fn of_cpu(cpu: &LinuxCpu, v2: bool) -> Result<Vec<Property>> {
         number("CPUQuotaPeriodUSec", period);
     }
     if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
-        number("CPUQuotaPerSecUSec", quota_per_second(quota, period.unwrap_or(100_000)));
+        number("CPUQuotaPerSecUSec", quota_per_second(quota, period.unwrap_or(USUAL_PERIOD)));
     }
     for (name, field, list) in
         [("AllowedCPUs", "cpus", cpu.cpus()), ("AllowedMemoryNodes", "mems", cpu.mems())]
@@ -161,15 +161,35 @@ fn of_cpu(cpu: &LinuxCpu, v2: bool) -> Result<Vec<Property>> {
 /// The limits with the CPU quota as systemd keeps it: what it writes at a daemon-reload is then what holds already.
 /// Both a quota and a period must be told for that; where none is, the period is the kernel's.
 pub fn as_kept(resources: &LinuxResources) -> Cow<'_, LinuxResources> {
-    let Some(cpu) = resources.cpu() else { return Cow::Borrowed(resources) };
-    let Some(quota) = cpu.quota().filter(|quota| *quota > 0) else { return Cow::Borrowed(resources) };
-    let period = cpu.period().filter(|&period| period != 0).unwrap_or(100_000);
+    let mut kept = Cow::Borrowed(resources);
+    if let Some(cpu) = resources.cpu()
+        && let Some(quota) = cpu.quota().filter(|quota| *quota > 0)
+    {
+        let period = cpu.period().filter(|&period| period != 0).unwrap_or(USUAL_PERIOD);
+        let mut cpu = cpu.clone();
+        cpu.set_quota(Some(kept_quota(quota, period)));
+        kept.to_mut().set_cpu(Some(cpu));
+    }
+    if let Some(max) = resources.unified().as_ref().and_then(|unified| unified.get("cpu.max"))
+        && let mut parts = max.split_whitespace()
+        && let Some(quota) =
+            parts.next().and_then(|quota| quota.parse::<i64>().ok()).filter(|quota| *quota > 0)
+        && let Ok(period) = parts.next().map_or(Ok(USUAL_PERIOD), str::parse)
+    {
+        let max = format!("{} {period}", kept_quota(quota, period));
+        if let Some(unified) = kept.to_mut().unified_mut() {
+            unified.insert("cpu.max".to_owned(), max);
+        }
+    }
+    kept
+}
+
+/// The kernel's, in microseconds.
+const USUAL_PERIOD: u64 = 100_000;
+
+fn kept_quota(quota: i64, period: u64) -> i64 {
     let kept = u128::from(quota_per_second(quota, period)) * u128::from(period) / 1_000_000;
-    let mut cpu = cpu.clone();
-    cpu.set_quota(i64::try_from(kept).ok());
-    let mut resources = resources.clone();
-    resources.set_cpu(Some(cpu));
-    Cow::Owned(resources)
+    i64::try_from(kept).unwrap_or(quota)
 }
 
 /// systemd keeps a quota per second, in steps of 10 ms.
@@ -258,8 +278,22 @@ fn of_unified(resources: &LinuxResources) -> Result<Vec<Property>> {
             "memory.low" => "MemoryLow",
             "memory.min" => "MemoryMin",
             "memory.swap.max" => "MemorySwapMax",
-            "pids.max" => "TasksMax",
+            "memory.zswap.max" => "MemoryZSwapMax",
+            "pids.max" => {
+                let limit = limit(value).ok_or_else(wrong)?.max(1);
+                properties.push(Property::new("TasksMax", PropertyValue::U64(limit)));
+                continue;
+            }
+            "cpu.weight" if v2::is_idle(resources) => continue,
             "cpu.weight" => "CPUWeight",
+            "io.weight" => {
+                properties.extend(of_io_weight(value).ok_or_else(wrong)?);
+                continue;
+            }
+            "io.max" => {
+                properties.extend(of_io_max(value).ok_or_else(wrong)?);
+                continue;
+            }
             "cpu.max" => {
                 let mut parts = value.split_whitespace();
                 let quota = parts.next().and_then(limit).ok_or_else(wrong)?;
@@ -267,7 +301,8 @@ fn of_unified(resources: &LinuxResources) -> Result<Vec<Property>> {
                 if let Some(period) = period {
                     properties.push(Property::new("CPUQuotaPeriodUSec", PropertyValue::U64(period)));
                 }
-                let quota = quota_per_second(i64::try_from(quota).unwrap_or(-1), period.unwrap_or(100_000));
+                let quota =
+                    quota_per_second(i64::try_from(quota).unwrap_or(-1), period.unwrap_or(USUAL_PERIOD));
                 properties.push(Property::new("CPUQuotaPerSecUSec", PropertyValue::U64(quota)));
                 continue;
             }
@@ -287,6 +322,60 @@ fn of_unified(resources: &LinuxResources) -> Result<Vec<Property>> {
         properties.push(Property::new(name, PropertyValue::U64(limit(value).ok_or_else(wrong)?)));
     }
     Ok(properties)
+}
+
+/// `OOMPolicy` of a unit that is to be started: later, systemd does not take it.
+pub fn of_oom_group(resources: &LinuxResources) -> Option<Property> {
+    let group = resources.unified().as_ref()?.get("memory.oom.group")?;
+    let policy = match group.trim() {
+        "0" => "continue",
+        "1" => "kill",
+        _ => return None,
+    };
+    Some(Property::new("OOMPolicy", PropertyValue::Text(policy.to_owned())))
+}
+
+/// `io.weight`: a line `default WEIGHT`, or the weight alone, and one for each device.
+fn of_io_weight(value: &str) -> Option<Vec<Property>> {
+    let mut properties = Vec::new();
+    let mut devices = Vec::new();
+    for line in value.lines() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [] | [_, "default"] => {}
+            [weight] | ["default", weight] => {
+                properties.push(Property::new("IOWeight", PropertyValue::U64(weight.parse().ok()?)));
+            }
+            [device, weight] => devices.push((format!("/dev/block/{device}"), weight.parse().ok()?)),
+            _ => return None,
+        }
+    }
+    if !devices.is_empty() {
+        properties.push(Property::new("IODeviceWeight", PropertyValue::DeviceNumbers(devices)));
+    }
+    Some(properties)
+}
+
+/// `io.max`: a line `MAJ:MIN KEY=VALUE…` for each device.
+fn of_io_max(value: &str) -> Option<Vec<Property>> {
+    const KEYS: [(&str, &str); 4] = [
+        ("rbps", "IOReadBandwidthMax"),
+        ("wbps", "IOWriteBandwidthMax"),
+        ("riops", "IOReadIOPSMax"),
+        ("wiops", "IOWriteIOPSMax"),
+    ];
+    let mut limits = KEYS.map(|(_, name)| (name, Vec::new()));
+    for line in value.lines() {
+        let mut words = line.split_whitespace();
+        let Some(device) = words.next() else { continue };
+        for word in words {
+            let (key, rate) = word.split_once('=')?;
+            let index = KEYS.iter().position(|(known, _)| *known == key)?;
+            let rate = if rate == "max" { INFINITY } else { rate.parse().ok()? };
+            limits.get_mut(index)?.1.push((format!("/dev/block/{device}"), rate));
+        }
+    }
+    let told = limits.into_iter().filter(|(_, devices)| !devices.is_empty());
+    Some(told.map(|(name, devices)| Property::new(name, PropertyValue::DeviceNumbers(devices))).collect())
 }
 
 /// `DevicePolicy` and `DeviceAllow` of the rules.
@@ -369,6 +458,47 @@ mod tests {
                 "MemoryHigh=18446744073709551615"
             ]
         );
+    }
+
+    #[test]
+    fn unified_files_become_the_properties_that_stand_for_them() {
+        assert_eq!(
+            shown(
+                r#"{"unified":{"io.weight":"default 500\n8:0 50","io.max":"8:0 rbps=9 wiops=max","memory.zswap.max":"max"}}"#
+            ),
+            [
+                r#"IOReadBandwidthMax=[["/dev/block/8:0",9]]"#,
+                r#"IOWriteIOPSMax=[["/dev/block/8:0",18446744073709551615]]"#,
+                "IOWeight=500",
+                r#"IODeviceWeight=[["/dev/block/8:0",50]]"#,
+                "MemoryZSwapMax=18446744073709551615",
+            ]
+        );
+    }
+
+    #[test]
+    fn idleness_is_a_weight_and_leaves_no_other() {
+        assert_eq!(shown(r#"{"cpu":{"shares":2048,"idle":1}}"#), ["CPUWeight=0"]);
+        assert_eq!(
+            shown(r#"{"cpu":{"shares":2048},"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#),
+            ["CPUWeight=0"]
+        );
+        assert_eq!(shown(r#"{"unified":{"cpu.idle":"0","cpu.weight":"8"}}"#), ["CPUWeight=8"]);
+    }
+
+    #[test]
+    fn a_quota_is_written_as_systemd_keeps_it() {
+        let kept = |json: &str| {
+            let resources: LinuxResources = serde_json::from_str(json).unwrap();
+            serde_json::to_value(as_kept(&resources).as_ref()).unwrap()
+        };
+        assert_eq!(kept(r#"{"cpu":{"quota":33333,"period":50000}}"#)["cpu"]["quota"], 33500);
+        for (max, expected) in
+            [("33333 50000", "33500 50000"), ("33333", "34000 100000"), ("max 50000", "max 50000")]
+        {
+            let kept = kept(&format!(r#"{{"unified":{{"cpu.max":"{max}"}}}}"#));
+            assert_eq!(kept["unified"]["cpu.max"], expected);
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) struct Exec {
     #[arg(long, short, value_name = "CAPABILITY")]
     cap: Vec<String>,
 
-    /// Pass N descriptors more, after standard input, output, error and those of $LISTEN_FDS
+    /// Pass N descriptors more, after standard input, output and error
     #[arg(long, value_name = "N", default_value = "0")]
     preserve_fds: u32,
 
@@ -102,7 +102,7 @@ impl Subcommand for Exec {
     const ERROR_STATUS: u8 = 255;
 
     fn run(self, context: &Context) -> Result<i32> {
-        check_descriptors(self.preserve_fds)?;
+        check_descriptors(0, self.preserve_fds)?;
         let process = match path(self.process)? {
             Some(path) => ExecProcess::File { path, tty: self.tty },
             None if self.command.is_empty() => {
@@ -114,8 +114,7 @@ impl Subcommand for Exec {
                 cwd: text(self.cwd),
                 env: self.env,
                 tty: self.tty,
-                user: self
-                    .user
+                user: text(self.user)
                     .as_deref()
                     .map(user::parse)
                     .transpose()

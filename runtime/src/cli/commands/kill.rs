@@ -28,7 +28,8 @@ impl Subcommand for Kill {
     const ARGUMENTS: Arguments = Arguments::Between(1, 2);
 
     fn run(self, context: &Context) -> Result<i32> {
-        let signal = signal::parse(&self.signal)?;
+        // An empty one is none, as for runc.
+        let signal = if self.signal.is_empty() { libc::SIGTERM } else { signal::parse(&self.signal)? };
         container::kill(&context.store, &self.id, signal, self.all)?;
         Ok(0)
     }

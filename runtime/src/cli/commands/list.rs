@@ -2,6 +2,7 @@
 
 use super::{Arguments, Subcommand, state};
 use crate::cli::globals::Context;
+use crate::cli::log::printable;
 use crate::cli::output;
 use crate::container::{self, ContainerView};
 use crate::error::Result;
@@ -47,7 +48,7 @@ impl Subcommand for List {
         let text = match self.format {
             _ if self.quiet => views.iter().flat_map(|view| [view.id.as_str(), "\n"]).collect(),
             Format::Table => table(&views),
-            Format::Json => output::json_line(&views.iter().map(state::Document::of).collect::<Vec<_>>())?,
+            Format::Json => output::json_list(views.iter().map(state::Document::of).collect())?,
         };
         output::print(&text)?;
         Ok(0)
@@ -60,12 +61,12 @@ fn table(views: &[ContainerView]) -> String {
     let mut rows = vec![HEADING.map(str::to_owned)];
     rows.extend(views.iter().map(|view| {
         [
-            view.id.clone(),
+            printable(&view.id),
             view.pid.to_string(),
-            view.status.clone(),
-            view.bundle.clone(),
-            view.created.clone(),
-            view.owner.clone(),
+            printable(&view.status),
+            printable(&view.bundle),
+            printable(&view.created),
+            printable(&view.owner),
         ]
     }));
     let mut widths = [0; HEADING.len()];
@@ -99,6 +100,12 @@ mod tests {
             "ID          PID         STATUS      BUNDLE      CREATED                          OWNER\n\
              x           11668       created     /tmp/cl/a   2026-11-22T11:11:28.356503917Z   root\n"
         );
+    }
+
+    #[test]
+    fn what_a_bundle_is_called_does_not_act_on_the_terminal() {
+        let view = ContainerView { bundle: "/tmp/\u{1b}[2J".into(), ..state::tests::view() };
+        assert!(table(&[view]).contains("/tmp/\\x1b[2J "));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Arguments, Subcommand};
 use crate::cli::globals::Context;
+use crate::cli::log::printable;
 use crate::cli::options::{any_path, directory};
 use crate::cli::output;
 use crate::container;
@@ -34,10 +35,8 @@ impl Subcommand for Plan {
 
     fn run(self, context: &Context) -> Result<i32> {
         let plan = container::plan(&directory(self.bundle), &self.config, &context.settings)?;
-        let mut text = if self.json { output::pretty(&plan.json, "  ")? } else { plan.text };
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
+        let text = if self.json { output::pretty(&plan.json, "  ")? } else { plan.text };
+        let text: String = text.lines().flat_map(|line| [printable(line), "\n".to_owned()]).collect();
         output::print(&text)?;
         Ok(0)
     }

@@ -40,7 +40,7 @@ impl Subcommand for Ps {
         }
         let pids = container::pids(&context.store, &self.id)?;
         let text = match self.format {
-            Format::Json => output::json_line(&pids)?,
+            Format::Json => output::json_list(pids)?,
             Format::Table => filter(&host_processes(&self.options)?, &pids)?,
         };
         output::print(&text)?;

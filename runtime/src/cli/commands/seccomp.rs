@@ -71,9 +71,7 @@ impl Source {
                 return Err(Error::new(Kind::Config, "no profile is named")
                     .hint("give a file, `-` for standard input, or --bundle DIR"));
             }
-            (Some(bundle), None) => {
-                (of_bundle(&directory(bundle).join(self.config))?, "linux.seccomp".to_owned())
-            }
+            (Some(bundle), None) => (of_bundle(&directory(bundle).join(self.config))?, IN_BUNDLE.to_owned()),
             (None, Some(file)) => of_file(file)?,
         };
         Ok(Found { profile, place, native })
@@ -85,10 +83,10 @@ fn of_bundle(path: &Path) -> Result<Profile> {
     let config: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| Error::new(Kind::Config, format!("{} is not JSON: {error}", path.display())))?;
     let section = config.pointer("/linux/seccomp").filter(|section| !section.is_null()).ok_or_else(|| {
-        Error::config("linux.seccomp", format!("{} has no seccomp profile", path.display()))
+        Error::config(IN_BUNDLE, format!("{} has no seccomp profile", path.display()))
             .hint("a container of it makes system calls without a filter")
     })?;
-    Profile::from_value(section).map_err(|error| refused("linux.seccomp", &error))
+    Profile::from_value(section).map_err(|error| refused(IN_BUNDLE, &error))
 }
 
 fn of_file(file: &Path) -> Result<(Profile, String)> {
@@ -112,10 +110,19 @@ fn of_file(file: &Path) -> Result<(Profile, String)> {
     Ok((profile, name))
 }
 
-/// The library's error, with the profile's own place before the place in it.
+/// Where a bundle has its profile.
+const IN_BUNDLE: &str = "linux.seccomp";
+
+/// The library's error, with the profile's own place before the place in it: a place in a bundle's configuration, or in
+/// the file that was named.
 fn refused(place: &str, error: &coracle_seccomp::Error) -> Error {
-    let place = if error.path().is_empty() { place.to_owned() } else { format!("{place}.{}", error.path()) };
-    Error::config(place, error.problem().to_string())
+    let (path, problem) = (error.path(), error.problem());
+    match (place, path.is_empty()) {
+        (IN_BUNDLE, true) => Error::config(IN_BUNDLE, problem.to_string()),
+        (IN_BUNDLE, false) => Error::config(format!("{IN_BUNDLE}.{path}"), problem.to_string()),
+        (file, true) => Error::new(Kind::Config, format!("{file}: {problem}")),
+        (file, false) => Error::new(Kind::Config, format!("{file}: {path}: {problem}")),
+    }
 }
 
 impl Found {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
@@ -24,32 +25,32 @@ pub(crate) struct Update {
     resources: Option<PathBuf>,
 
     /// The weight of block I/O, 10 to 1000
-    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000))]
+    #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
 
     /// The period in which the CPU quota counts, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_period: Option<u64>,
+    #[arg(long, value_name = "USECS", value_parser = number::<u64>)]
+    cpu_period: Option<OrEmpty<u64>>,
 
     /// The CPU time allowed in a period, in microseconds; -1 for no limit
-    #[arg(long, value_name = "USECS")]
-    cpu_quota: Option<i64>,
+    #[arg(long, value_name = "USECS", value_parser = number::<i64>)]
+    cpu_quota: Option<OrEmpty<i64>>,
 
     /// The CPU time beyond the quota that may be saved up, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_burst: Option<u64>,
+    #[arg(long, value_name = "USECS", value_parser = number::<u64>)]
+    cpu_burst: Option<OrEmpty<u64>>,
 
     /// CPU shares, in relation to other containers
-    #[arg(long, value_name = "SHARES")]
-    cpu_share: Option<u64>,
+    #[arg(long, value_name = "SHARES", value_parser = number::<u64>)]
+    cpu_share: Option<OrEmpty<u64>>,
 
     /// The period in which the realtime CPU time counts, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_rt_period: Option<u64>,
+    #[arg(long, value_name = "USECS", value_parser = number::<u64>)]
+    cpu_rt_period: Option<OrEmpty<u64>>,
 
     /// The realtime CPU time allowed in a period, in microseconds
-    #[arg(long, value_name = "USECS")]
-    cpu_rt_runtime: Option<i64>,
+    #[arg(long, value_name = "USECS", value_parser = number::<i64>)]
+    cpu_rt_runtime: Option<OrEmpty<i64>>,
 
     /// The CPUs to use, as in 0-3,7
     #[arg(long, value_name = "LIST")]
@@ -60,24 +61,32 @@ pub(crate) struct Update {
     cpuset_mems: Option<String>,
 
     /// The memory limit in bytes, or as in 512m; -1 for no limit
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    memory: Option<i64>,
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
+    memory: Option<OrEmpty<i64>>,
 
     /// 1 to run only when nothing else wants the CPU (SCHED_IDLE), 0 not to
-    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(i64).range(0..=1))]
-    cpu_idle: Option<i64>,
+    #[arg(long, value_name = "0|1", value_parser = number::<i64>)]
+    cpu_idle: Option<OrEmpty<i64>>,
 
     /// The memory to protect under pressure (the soft limit), in bytes, or as in 512m
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    memory_reservation: Option<i64>,
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
+    memory_reservation: Option<OrEmpty<i64>>,
 
     /// The limit of memory and swap together, in bytes, or as in 1g; -1 for no limit
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    memory_swap: Option<i64>,
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
+    memory_swap: Option<OrEmpty<i64>>,
 
     /// The highest number of processes; -1 for no limit
     #[arg(long, value_name = "N")]
     pids_limit: Option<i64>,
+
+    /// Ignored: kernels since 5.16 have no such limit
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory: Option<String>,
+
+    /// Ignored, as is --kernel-memory
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory_tcp: Option<String>,
 
     /// The L3 cache schema of Intel RDT/CAT
     #[arg(long, value_name = "SCHEMA")]
@@ -92,6 +101,26 @@ pub(crate) struct Update {
     id: String,
 }
 
+/// The value of a flag; none when it is empty, which is as if the flag weren't there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OrEmpty<T>(Option<T>);
+
+fn number<T: FromStr<Err: ToString>>(text: &str) -> Result<OrEmpty<T>, String> {
+    or_empty(text, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+}
+
+fn amount(text: &str) -> Result<OrEmpty<i64>, String> {
+    or_empty(text, size::parse)
+}
+
+fn or_empty<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<OrEmpty<T>, String> {
+    if text.is_empty() { Ok(OrEmpty(None)) } else { parse(text).map(|value| OrEmpty(Some(value))) }
+}
+
+fn given<T>(flag: Option<OrEmpty<T>>) -> Option<T> {
+    flag.and_then(|OrEmpty(value)| value)
+}
+
 impl Subcommand for Update {
     const NAME: &'static str = "update";
     const ABOUT: &'static str = "Change the resource limits of a container";
@@ -99,6 +128,11 @@ impl Subcommand for Update {
     const ARGUMENTS: Arguments = Arguments::Exactly(1);
 
     fn run(self, context: &Context) -> Result<i32> {
+        if self.kernel_memory.is_some() || self.kernel_memory_tcp.is_some() {
+            log::warn!(
+                "--kernel-memory and --kernel-memory-tcp are ignored: Linux has no such limits any more"
+            );
+        }
         let resources = match &self.resources {
             Some(path) => read(path)?,
             None => self.given(),
@@ -117,15 +151,18 @@ impl Update {
     /// The resources that the flags name; a group without any is absent.
     fn given(&self) -> LinuxResources {
         let mut memory = LinuxMemory::default();
-        memory.set_limit(self.memory).set_reservation(self.memory_reservation).set_swap(self.memory_swap);
+        memory
+            .set_limit(given(self.memory))
+            .set_reservation(given(self.memory_reservation))
+            .set_swap(given(self.memory_swap));
         let mut cpu = LinuxCpu::default();
-        cpu.set_shares(self.cpu_share)
-            .set_quota(self.cpu_quota)
-            .set_idle(self.cpu_idle)
-            .set_burst(self.cpu_burst)
-            .set_period(self.cpu_period)
-            .set_realtime_runtime(self.cpu_rt_runtime)
-            .set_realtime_period(self.cpu_rt_period)
+        cpu.set_shares(given(self.cpu_share))
+            .set_quota(given(self.cpu_quota))
+            .set_idle(given(self.cpu_idle))
+            .set_burst(given(self.cpu_burst))
+            .set_period(given(self.cpu_period))
+            .set_realtime_runtime(given(self.cpu_rt_runtime))
+            .set_realtime_period(given(self.cpu_rt_period))
             .set_cpus(text(self.cpuset_cpus.clone()))
             .set_mems(text(self.cpuset_mems.clone()));
         let mut block_io = LinuxBlockIo::default();
@@ -176,18 +213,30 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_flag_is_as_none() {
+        let update = Update {
+            memory: Some(amount("").unwrap()),
+            cpu_quota: Some(number("").unwrap()),
+            ..Update::default()
+        };
+        assert_eq!(serde_json::to_value(update.given()).unwrap(), serde_json::json!({}));
+        assert_eq!(number("5"), Ok(OrEmpty(Some(5))));
+        assert!(number::<u64>("-1").is_err() && amount("5q").is_err());
+    }
+
+    #[test]
     fn each_flag_reaches_its_resource() {
         let update = Update {
-            memory: Some(1),
-            memory_reservation: Some(2),
-            memory_swap: Some(-1),
-            cpu_share: Some(4),
-            cpu_quota: Some(5),
-            cpu_period: Some(6),
-            cpu_burst: Some(7),
-            cpu_idle: Some(1),
-            cpu_rt_period: Some(8),
-            cpu_rt_runtime: Some(9),
+            memory: Some(OrEmpty(Some(1))),
+            memory_reservation: Some(OrEmpty(Some(2))),
+            memory_swap: Some(OrEmpty(Some(-1))),
+            cpu_share: Some(OrEmpty(Some(4))),
+            cpu_quota: Some(OrEmpty(Some(5))),
+            cpu_period: Some(OrEmpty(Some(6))),
+            cpu_burst: Some(OrEmpty(Some(7))),
+            cpu_idle: Some(OrEmpty(Some(1))),
+            cpu_rt_period: Some(OrEmpty(Some(8))),
+            cpu_rt_runtime: Some(OrEmpty(Some(9))),
             cpuset_cpus: Some("0-1".into()),
             cpuset_mems: Some("0".into()),
             blkio_weight: Some(10),

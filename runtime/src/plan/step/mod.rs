@@ -164,6 +164,8 @@ pub enum Action {
         path: PathBuf,
     },
 
+    /// Make every standard stream that is a null device the container's own `/dev/null`.
+    OwnNull,
     /// Close all descriptors but those that the program keeps and those that the steps after this one need.
     LetGo,
     /// setrlimit(2).
@@ -232,6 +234,8 @@ pub enum Action {
     StdioOwner {
         /// The user.
         uid: u32,
+        /// Only those that are pipes.
+        pipes_only: bool,
     },
     /// umask(2).
     Umask {

@@ -71,11 +71,16 @@ pub enum What {
         /// Options of the filesystem.
         data: String,
     },
-    /// The container's v2 cgroup, when it has no cgroup namespace of its own.
+    /// The v2 hierarchy, when the container has no cgroup namespace of its own: the whole, since its processes are told
+    /// their place in the whole. A user namespace may not mount that (EPERM, EBUSY) and sees the container's cgroup.
     CgroupV2 {
-        /// Its directory on the host.
+        /// The hierarchy.
+        new: NewFilesystem,
+        /// The container's cgroup: its directory on the host.
         path: PathBuf,
     },
+    /// New attributes for the mount that is there: `remount` of a bind mount.
+    Attributes,
     /// The container's v1 cgroups, one directory a hierarchy, on a tmpfs.
     CgroupV1 {
         /// The hierarchies.
@@ -144,8 +149,10 @@ impl fmt::Display for Mount {
                     f.write_str(")")?;
                 }
             }
-            What::Remount { .. } => write!(f, "remount {target}")?,
-            What::CgroupV2 { path } => write!(f, "bind the cgroup {} on {target}", path.display())?,
+            What::Remount { .. } | What::Attributes => write!(f, "remount {target}")?,
+            What::CgroupV2 { path, .. } => {
+                write!(f, "mount cgroup2 on {target}, or else bind the cgroup {} there", path.display())?;
+            }
             What::CgroupV1 { .. } => write!(f, "mount the cgroup hierarchies on {target}")?,
         }
         let set = attribute_names(self.attributes.set | self.birth_attributes());

@@ -64,6 +64,9 @@ impl fmt::Display for Action {
             Self::Sysctl { file, value } => write!(f, "write {value:?} to /proc/sys/{}", file.display()),
             Self::ReadonlyPath { path } => write!(f, "make {} read-only", path.display()),
             Self::MaskPath { path } => write!(f, "mask {}", path.display()),
+            Self::OwnNull => {
+                f.write_str("give null devices on the standard streams up for the container's own")
+            }
             Self::LetGo => f.write_str("close the runtime's descriptors"),
             Self::Rlimit { name, soft, hard, .. } => {
                 write!(f, "set {name} to {} (soft) and {} (hard)", limit(*soft), limit(*hard))
@@ -79,7 +82,12 @@ impl fmt::Display for Action {
             Self::Personality { persona } => write!(f, "set the personality {persona:#x}"),
             Self::ExecLabel { module, label } => write!(f, "set the {module} label {label}"),
             Self::BoundingSet { keep } => write!(f, "keep {} in the bounding set", capability_list(*keep)),
-            Self::StdioOwner { uid } => write!(f, "give the standard streams to user {uid}"),
+            Self::StdioOwner { uid, pipes_only: false } => {
+                write!(f, "give the standard streams to user {uid}")
+            }
+            Self::StdioOwner { uid, pipes_only: true } => {
+                write!(f, "give the standard streams that are pipes to user {uid}")
+            }
             Self::Umask { mask } => write!(f, "set the umask {mask:04o}"),
             Self::User { uid, gid, groups, .. } => {
                 write!(f, "become user {uid}, group {gid}, groups {groups:?}")
