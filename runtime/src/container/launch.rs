@@ -11,32 +11,32 @@ use oci_spec::runtime::Hooks;
 
 use super::host::{self, ChildNamespaces};
 use super::identity::Identity;
+use super::inherited::{kept_descriptors, listen_fds};
 use super::joined_user::Maps;
 use super::learn;
 use super::listener::Agent;
+use super::made::Made;
 use super::options::{CreateOptions, Settings};
-use super::process::{ended, hide_from_debuggers, kill_and_reap};
+use super::process::hide_from_debuggers;
+use super::serve::{Told, serve};
 use super::sources::Sources;
 use super::stage;
 use super::state::{Phase, State};
 use super::store::{CONFIG_FILE, DELETED, GATE, Home, NOTIFY, STATE_FILE, Store, write_pid_file};
-use super::terminal::copy_size;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Layout};
 use crate::clock;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::hooks::{self, Side};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
-use crate::init::host_mounts::HostMount;
 use crate::init::{self, ConsoleReceiver, Inside, procfs};
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::Interrupt;
 use crate::network::Moves;
 use crate::plan::process::Streams;
 use crate::plan::user::{Outside, UserNamespace, outside};
 use crate::plan::{self, Plan};
-use crate::rdt::{self, Class};
+use crate::rdt::Class;
 use crate::sys::clone::{Clone3, Forked};
-use crate::sys::process::{close_on_exec_from, close_together, is_open};
+use crate::sys::process::close_together;
 
 /// Who waits for the container's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,17 +81,10 @@ pub struct Launched {
 impl Launched {
     /// Takes the container away again: its processes, its cgroup, its directory. The poststop hooks run.
     pub fn destroy(self) {
-        kill_and_reap(&self.pidfd);
-        let mut made = Made {
-            home: self.home,
-            rdt: self.state.intel_rdt.clone(),
-            state: self.state,
-            known: true,
-            cgroup: Some(self.cgroup),
-            process: None,
-            devices: None,
-            hooks: true,
-        };
+        let rdt = self.state.intel_rdt.clone();
+        let (process, cgroup) = (Some(self.pidfd), Some(self.cgroup));
+        let made =
+            Made { rdt, known: true, cgroup, process, hooks: true, ..Made::new(self.home, self.state) };
         made.take_away();
     }
 }
@@ -153,16 +146,7 @@ pub fn launch(
         no_new_keyring: options.no_new_keyring,
         ..first_state(id, bundle, &plan, notify_socket)?
     };
-    let mut made = Made {
-        home,
-        state,
-        known: false,
-        cgroup: None,
-        process: None,
-        devices: None,
-        rdt: None,
-        hooks: false,
-    };
+    let mut made = Made::new(home, state);
     match build(&mut made, bundle, &plan, options, settings, interrupt) {
         Ok((pid, channel, master)) => match (made.cgroup.take(), made.process.take()) {
             (Some(cgroup), Some(pidfd)) => {
@@ -177,67 +161,6 @@ pub fn launch(
         Err(error) => {
             made.take_away();
             Err(error)
-        }
-    }
-}
-
-/// What of a container exists so far.
-struct Made {
-    home: Home,
-    state: State,
-    /// The state stands in its place: others know of the cgroup.
-    known: bool,
-    cgroup: Option<Cgroup>,
-    process: Option<OwnedFd>,
-    devices: Option<Moves>,
-    rdt: Option<rdt::Record>,
-    hooks: bool,
-}
-
-impl Made {
-    /// Lets go of a container that somebody else takes away. Another one of its id may be there already, with a
-    /// cgroup of the same name: nothing is touched by name.
-    fn let_go(&mut self) {
-        // Before the namespace that holds them ends with its process.
-        if let Some(devices) = self.devices.take() {
-            devices.undo();
-        }
-        if let Some(process) = self.process.take() {
-            kill_and_reap(&process);
-        }
-        // By their identity.
-        super::delete::undo_host_mounts(&self.state);
-    }
-
-    /// Leaves a container to whoever deletes it, who knows of the cgroup only once the state stands in its place.
-    fn leave_to_deleter(&mut self) {
-        self.let_go();
-        if self.known {
-            return;
-        }
-        let cgroup = self.cgroup.take();
-        let removed = cgroup.as_ref().map_or(Ok(()), super::delete::remove_unclaimed);
-        if let Err(error) = removed.and_then(|()| self.home.remove()) {
-            log::warn!("{error}");
-        }
-    }
-
-    /// Takes everything away. What goes wrong here is only logged: the error that led here is the one to tell.
-    fn take_away(&mut self) {
-        self.let_go();
-        if let Some(cgroup) = self.cgroup.take()
-            && let Err(error) = cgroup.kill(libc::SIGKILL).and_then(|()| cgroup.remove())
-        {
-            log::warn!("{error}");
-        }
-        if let Some(Err(error)) = self.rdt.take().map(|rdt| rdt.remove()) {
-            log::warn!("{error}");
-        }
-        if self.hooks {
-            super::delete::run_poststop(&self.state);
-        }
-        if let Err(error) = self.home.remove() {
-            log::warn!("{error}");
         }
     }
 }
@@ -264,33 +187,6 @@ fn check_console(terminal: bool, wish: Wish, socket: Option<&Path>) -> Result<()
         .hint("leave --console-socket out, or set process.terminal and detach"));
     }
     Ok(())
-}
-
-/// The number of descriptors that socket activation passed to this very process: sd_listen_fds(3). The variables are
-/// inherited by processes that they aren't meant for.
-pub fn listen_fds() -> u32 {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if i64::from(pid) == i64::from(own) => count,
-        _ => 0,
-    }
-}
-
-/// How many descriptors, from 0 on, a program keeps: after the standard ones those of socket activation, and those that the
-/// caller asked for. Each must be open: its number could else become a file of the
-/// runtime's. What isn't kept is closed when anything is executed, hooks too.
-pub fn kept_descriptors(sockets: u32, preserve: u32) -> Result<u32> {
-    let keep = 3_u32.checked_add(sockets).and_then(|keep| keep.checked_add(preserve));
-    let closed = |number: &u32| i32::try_from(*number).is_ok_and(|number| !is_open(number));
-    match keep.and_then(|keep| (3..keep).find(closed).map_or(Some(keep), |_| None)) {
-        Some(keep) => {
-            close_on_exec_from(3).doing(|| "keep the caller's descriptors from hooks")?;
-            Ok(keep)
-        }
-        None => Err(Error::new(Kind::Config, "not all descriptors that are to be passed on are open")
-            .hint("--preserve-fds and $LISTEN_FDS count descriptors from 3 on, without gaps")),
-    }
 }
 
 fn first_state(id: &str, bundle: &Bundle, plan: &Plan, notify_socket: Option<PathBuf>) -> Result<State> {
@@ -555,70 +451,5 @@ fn explain_clone(error: Error, user: bool) -> Error {
         ),
         Some(Errno::PERM) => error.hint("making namespaces needs CAP_SYS_ADMIN, or a user namespace among them"),
         _ => error,
-    }
-}
-
-/// What the container's side tells while it is at work, and where that is kept.
-struct Told<'made> {
-    home: &'made Home,
-    state: &'made mut State,
-    hooks_begun: &'made mut bool,
-}
-
-impl Told<'_> {
-    /// Remembers a mount in the host's tree, also for a `delete` after this process was killed.
-    fn host_mount(&mut self, mount: HostMount) -> Result<()> {
-        self.state.host_mounts.push(mount);
-        let unfinished = State { phase: Phase::Creating, ..self.state.clone() };
-        self.home.write(STATE_FILE, &unfinished.to_json()?)
-    }
-}
-
-/// Answers the container's side until it is ready. Gives the terminal's master, where that comes to us.
-fn serve(
-    channel: &Channel,
-    told: &mut Told<'_>,
-    given: Option<&Hooks>,
-    pidfd: &OwnedFd,
-    mut sources: Sources<'_>,
-    interrupt: &Interrupt,
-) -> Result<Option<OwnedFd>> {
-    let mut master = None;
-    loop {
-        interrupt::wait(channel.as_fd(), Some(interrupt), None)
-            .map_err(|error| error.while_doing("wait for the container's first process"))?;
-        match channel.receive()? {
-            Some(Frame::RuntimeHooks) => {
-                *told.hooks_begun = true;
-                let hook_state = told.state.for_hooks("creating");
-                let prestart = given.and_then(|hooks| hooks.prestart().as_deref()).unwrap_or_default();
-                hooks::run(prestart, "prestart", &hook_state, Side::Runtime(Some(interrupt)))?;
-                let create = given.and_then(|hooks| hooks.create_runtime().as_deref()).unwrap_or_default();
-                hooks::run(create, "createRuntime", &hook_state, Side::Runtime(Some(interrupt)))?;
-                channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
-            }
-            Some(Frame::Sources(count)) => sources.serve(count)?,
-            Some(Frame::MapIds(mount)) => sources.map_ids(&mount)?,
-            Some(Frame::HostMount(mount)) => {
-                told.host_mount(mount)?;
-                channel.send(&Frame::Go).doing(|| "let the container's first process go on")?;
-            }
-            Some(Frame::Times(lines)) => lines.lines().for_each(|line| log::debug!("{line}")),
-            Some(Frame::Console(fd)) => {
-                // Before the program looks.
-                copy_size(fd.as_fd());
-                master = Some(fd);
-            }
-            Some(Frame::Ready) => {
-                *told.hooks_begun = true;
-                return Ok(master);
-            }
-            Some(Frame::Failed(error)) => {
-                *told.hooks_begun = true;
-                return Err(error);
-            }
-            Some(_) => {}
-            None => return Err(ended(pidfd, "before the container was made")),
-        }
     }
 }

@@ -13,17 +13,20 @@ mod foreground;
 mod host;
 mod identity;
 mod image;
+mod inherited;
 mod joined_user;
 mod kill;
 mod launch;
 mod learn;
 mod listener;
+mod made;
 mod notify;
 mod options;
 mod pause;
 mod plan;
 mod process;
 mod run;
+mod serve;
 mod sources;
 mod stage;
 mod start;
@@ -40,8 +43,8 @@ pub use exec::{exec, exec_here};
 pub use features::Features;
 pub use host::user_runtime_dir;
 pub use identity::Identity;
+pub use inherited::listen_fds;
 pub use kill::{kill, pids};
-pub use launch::listen_fds;
 pub use options::{
     CgroupsMode, CheckpointOptions, CreateOptions, EventsOptions, ExecOptions, ExecProcess, ExecUser,
     PageServer, RestoreOptions, RunOptions, Settings, Update,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::host;
-use super::launch::listen_fds;
+use super::inherited::listen_fds;
 use super::options::Settings;
 use crate::bundle::Bundle;
 use crate::cgroup::Layout;

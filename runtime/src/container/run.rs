@@ -142,9 +142,8 @@ fn execute(
     interrupt: &Interrupt,
     mut hand_over: impl FnMut(&Launched, OwnedFd) -> Result<()>,
 ) -> Result<Launched> {
-    let executed = await_execution(&launched.channel, Some(interrupt), |listener| {
-        hand_over(&launched, listener)
-    });
+    let executed =
+        await_execution(&launched.channel, Some(interrupt), |listener| hand_over(&launched, listener));
     match executed {
         Ok(()) => Ok(launched),
         Err(error) => {

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::fd::Fd;
 use super::filesystem;
-use super::mounts::{attach, change, clone_tree, is_same};
+use super::mounts::{attach, change, clone_tree};
 use super::null;
 use super::root::{Root, is_directory};
+use super::target::is_same;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::NewFilesystem;
 use crate::sys::mount::{Attributes, set_attributes};

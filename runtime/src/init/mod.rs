@@ -25,6 +25,7 @@ mod root;
 pub mod rootfs;
 mod settings;
 mod talk;
+mod target;
 mod user;
 
 pub use credentials::{drop_groups, give_pipes};

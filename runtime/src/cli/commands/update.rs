@@ -129,9 +129,8 @@ impl Subcommand for Update {
 
     fn run(self, context: &Context) -> Result<i32> {
         if self.kernel_memory.is_some() || self.kernel_memory_tcp.is_some() {
-            log::warn!(
-                "--kernel-memory and --kernel-memory-tcp are ignored: Linux has no such limits any more"
-            );
+            // runc's words.
+            log::warn!("Kernel memory settings are ignored and will be removed");
         }
         let resources = match &self.resources {
             Some(path) => read(path)?,
