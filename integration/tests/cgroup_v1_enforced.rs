@@ -125,9 +125,9 @@ fn a_fork_bomb_stops_at_the_limit(rt: &Runtime) -> Checked {
 
 /// Measured in the kernel's own periods and CPU time, so a busy machine changes nothing.
 fn a_busy_loop_is_throttled_to_its_quota(rt: &Runtime) -> Checked {
+    const QUOTA_US: u64 = 10_000;
     have("cpu")?;
     have("cpuacct")?;
-    const QUOTA_US: u64 = 10_000;
     let c = up(rt, "while :; do :; done", "cpu", &json!({ "quota": QUOTA_US, "period": 50_000 }));
     let used = || read(&c, "cpuacct", "cpuacct.usage").trim().parse::<u64>().expect("nanoseconds") / 1000;
     let periods = || counter(&c, "cpu", "cpu.stat", "nr_periods");

@@ -39,7 +39,7 @@ const CASES: [(&str, Edit); 11] = [
         }
     }),
     ("a_bind_mount", |config, source| {
-        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind", "ro"])
+        add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["rbind", "ro"]);
     }),
     ("a_bind_mount_with_the_containers_ids", |config, source| {
         add_mount(config, "/mnt", "bind", &source.to_string_lossy(), &["bind", "idmap"]);
@@ -96,12 +96,12 @@ fn probe(rt: &Runtime, edit: Edit) -> Vec<String> {
     for line in ran.stdout.lines() {
         match line.strip_prefix("== ") {
             Some(name) => name.clone_into(&mut section),
-            None if section == "mounts" => mounts += &format!("{line}\n"),
+            None if section == "mounts" => mounts.extend([line, "\n"]),
             None => seen.push(format!("{section}: {line}")),
         }
     }
     assert_eq!(section, "end", "the probe did not come to its end: {ran}");
-    seen.extend(parse_mounts(&mounts).iter().filter_map(|mount| describe(mount, rt)));
+    seen.extend(parse_mounts(&mounts).iter().map(|mount| describe(mount, rt)));
     for place in [source.join("new"), bundle.rootfs("/mnt/new")] {
         if let Ok(found) = fs::metadata(&place) {
             let name = if place.starts_with(&source) { "source" } else { "rootfs" };
@@ -111,11 +111,11 @@ fn probe(rt: &Runtime, edit: Edit) -> Vec<String> {
     seen
 }
 
-fn describe(mount: &coracle_integration::host::Mount, rt: &Runtime) -> Option<String> {
+fn describe(mount: &coracle_integration::host::Mount, rt: &Runtime) -> String {
     let is_masked = mount.target.starts_with("/proc/") || mount.target.starts_with("/sys/firmware");
     if is_masked && mount.kind == "tmpfs" {
         // Masked directories: one empty filesystem for all, or one for each.
-        return Some(format!("mount: {} is masked", mount.target));
+        return format!("mount: {} is masked", mount.target);
     }
     let scratch = rt.scratch("").to_string_lossy().trim_end_matches('/').to_owned();
     let mut options = mount.options.clone();
@@ -126,16 +126,20 @@ fn describe(mount: &coracle_integration::host::Mount, rt: &Runtime) -> Option<St
         // runc leaves the tmpfs that holds the v1 hierarchies writable although `ro` was asked for.
         options.retain(|option| option != "ro" && option != "rw");
     }
+    if mount.kind == "devtmpfs" {
+        // The devices of the host: nothing in them is to be executed or to change the user, as newer crun has it.
+        options.retain(|option| option != "noexec" && option != "nosuid");
+    }
     let tags: Vec<&str> = mount.propagation.iter().filter_map(|tag| tag.split(':').next()).collect();
     let root = mount.root.replace(&scratch, "SCRATCH").replace(rt.mark(), "MARK");
     let root = if mount.kind == "cgroup" { String::new() } else { root };
-    Some(format!(
+    format!(
         "mount: {} {} {root} {} {} {tags:?}",
         mount.target,
         mount.kind,
         options.join(","),
         of_file_system.join(",")
-    ))
+    )
 }
 
 fn compare(edit: Edit) -> Checked {

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         the_hosts_proc_is_read_only_with_the_hosts_pids,
         a_source_that_only_the_hosts_root_reaches_is_bound,
         more_sources_than_open_files_are_allowed_are_bound,
+        a_source_may_lie_where_a_mount_before_has_put_it,
         a_rootfs_that_only_the_hosts_root_reaches_is_entered,
         the_root_can_be_moved_instead_of_pivoted,
         what_is_read_only_on_the_host_stays_so,
@@ -38,6 +39,23 @@ fn the_default_devices_are_the_hosts_and_work(rt: &Runtime) {
     .ok();
     let words: Vec<_> = seen.stdout.split_whitespace().collect();
     assert_eq!(words, ["00", "00", "00", "00", "1:3", "1:7", "1:9"]);
+}
+
+/// The second source is a path below the rootfs, which leads through the first mount.
+fn a_source_may_lie_where_a_mount_before_has_put_it(rt: &Runtime) {
+    let source = rt.scratch("source");
+    fs::create_dir_all(source.join("inner")).expect("making a directory");
+    fs::write(source.join("inner/file"), "there").expect("writing a file");
+    let bundle = script(rt, "cat /second/file", |_| ());
+    let through = bundle.rootfs("/first/inner");
+    let bundle = bundle.edit(|config| {
+        add_mount(config, "/first", "bind", &source.to_string_lossy(), &["rbind"]);
+        add_mount(config, "/second", "bind", &through.to_string_lossy(), &["rbind"]);
+    });
+    for name in ["/first", "/second"] {
+        fs::create_dir_all(bundle.rootfs(name)).expect("making a directory");
+    }
+    assert_eq!(rt.container(&bundle).run().ok().out(), "there");
 }
 
 /// What the devices were bound onto is there the second time.

@@ -154,7 +154,7 @@ pub fn launch(
             }
             _ => Err(Error::new(Kind::System, "the container has no cgroup, or no process")),
         },
-        Err(_) if made.home.is_deleted() => {
+        Err(_) if made.home.is_deleted(made.known) => {
             made.leave_to_deleter();
             Err(Error::new(Kind::State, format!("container {id} was deleted while it was being created")))
         }

@@ -209,9 +209,9 @@ impl Home {
         }
     }
 
-    /// Whether somebody deletes, or has deleted, the container.
-    pub fn is_deleted(&self) -> bool {
-        self.is_gone() || self.has(DELETED)
+    /// Whether somebody deletes, or has deleted, the container, whose state stood in its place already if it is `known`.
+    pub fn is_deleted(&self, known: bool) -> bool {
+        self.has(DELETED) || (known && !self.has(STATE_FILE)) || self.is_gone()
     }
 
     /// Whether somebody has removed the directory. Its path may be another container's now.
@@ -219,17 +219,16 @@ impl Home {
         fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    /// Removes the directory with all that is in it. The state goes last, so that an interrupted removal can be
-    /// done again.
+    /// Removes the directory with all that is in it. The state goes late, so that an interrupted removal can be
+    /// done again, and the word to the creator after it: there is no moment without either.
     pub fn remove(&self) -> Result<()> {
         if self.is_gone() {
             return Ok(());
         }
         let doing = || format!("remove {}", self.path.display());
-        for name in [CONFIG_FILE, GATE, DELETED] {
+        for name in [CONFIG_FILE, GATE, STATE_FILE, DELETED] {
             self.unlink(name)?;
         }
-        self.unlink(STATE_FILE)?;
         match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}

@@ -21,10 +21,6 @@ use crate::sys::process::{exit_now, unshare};
 /// `CLONE_NEWTIME`.
 const CLONE_NEWTIME: u64 = 0x80;
 
-/// How many descriptors are asked for at once: both sides hold them open, and there may be more sources than the limit
-/// of open files allows.
-const AT_ONCE: usize = 64;
-
 /// What the host side supplies for mounts.
 #[derive(Default)]
 pub struct Supplies {
@@ -54,20 +50,22 @@ impl Supplies {
 
     /// The next tree, its ids mapped already; nothing when this side opens its sources itself.
     pub fn next_tree(&mut self, channel: &Channel) -> Result<Option<Fd>> {
-        self.next(channel).map(|tree| tree.map(Fd::from))
+        // One at a time: a source may lie where a mount before it has put it, and there may be more of them than the limit
+        // of open files allows.
+        self.next(1, channel).map(|tree| tree.map(Fd::from))
     }
 
     /// The rootfs and its place; nothing when this side opens them itself.
     pub fn rootfs(&mut self, channel: &Channel) -> Result<Option<Place>> {
-        let Some(tree) = self.next(channel)? else { return Ok(None) };
-        let directory = self.next(channel)?.ok_or_else(|| missing("the place of the rootfs"))?;
+        let Some(tree) = self.next(2, channel)? else { return Ok(None) };
+        let directory = self.next(1, channel)?.ok_or_else(|| missing("the place of the rootfs"))?;
         Ok(Some(Place { tree, directory }))
     }
 
-    fn next(&mut self, channel: &Channel) -> Result<Option<OwnedFd>> {
+    /// The next descriptor; where none is here any more, `count` of them are asked for.
+    fn next(&mut self, count: usize, channel: &Channel) -> Result<Option<OwnedFd>> {
         let Some(trees) = &mut self.trees else { return Ok(None) };
-        if trees.is_empty() && self.left > 0 {
-            let count = self.left.min(AT_ONCE);
+        if trees.is_empty() && self.left >= count {
             channel.send(&Frame::Sources(count)).doing(|| "ask for the sources of mounts")?;
             for _ in 0..count {
                 match channel.receive()? {
