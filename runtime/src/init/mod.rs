@@ -193,9 +193,12 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
             if inside.adopted_first {
                 talk::await_go(inside)?;
             }
-            inside.cgroups.drain(..).try_for_each(|file| {
-                rustix::io::write(&file, b"0").doing(|| "write to the cgroup's list of processes").map(drop)
-            })
+            let files = std::mem::take(&mut inside.cgroups);
+            let joined = files.iter().try_for_each(|file| {
+                rustix::io::write(file, b"0").doing(|| "write to the cgroup's list of processes").map(drop)
+            });
+            sys::process::close_together(files);
+            joined
         }
         Action::NewCgroupNamespace => {
             unshare(UnshareFlags::NEWCGROUP).doing(|| "unshare the cgroup namespace")

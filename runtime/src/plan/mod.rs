@@ -363,7 +363,7 @@ fn root_steps(
             ));
         }
         // While it can still be made.
-        if let Some(process) = process {
+        if let Some(process) = process.filter(|process| process.cwd() != Path::new("/")) {
             steps.push(Step::new("process.cwd", Action::MakeDirectory { path: process.cwd().clone() }));
         }
         steps.push(Step::new("root.readonly", Action::RemountReadonly { path: "/".into() }));

@@ -1,6 +1,6 @@
 //! Small calls on the calling process.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -53,14 +53,24 @@ pub fn with_inherited<T>(number: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> T) 
     call(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Closes descriptors; those whose numbers follow each other, as they do when they were opened together, by one call.
+/// Closes descriptors; those whose numbers follow each other, as most do when they were opened together, by one call.
 pub fn close_together(fds: Vec<OwnedFd>) {
-    let numbers: Vec<RawFd> = fds.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
-    let follow =
-        numbers.is_sorted() && numbers.windows(2).all(|pair| matches!(pair, [one, next] if one + 1 == *next));
-    let (Some(first), Some(last), true) = (numbers.first(), numbers.last(), follow) else { return };
+    let mut run: Vec<OwnedFd> = Vec::with_capacity(fds.len());
+    for fd in fds {
+        if run.last().is_some_and(|last| last.as_raw_fd() + 1 != fd.as_raw_fd()) {
+            close_run(std::mem::take(&mut run));
+        }
+        run.push(fd);
+    }
+    close_run(run);
+}
+
+/// Closes descriptors whose numbers follow each other.
+fn close_run(fds: Vec<OwnedFd>) {
+    let (Some(first), Some(last)) = (fds.first(), fds.last()) else { return };
     // SAFETY: every descriptor of the range is owned by `fds`, so nobody else loses one.
-    let closed = check(unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) });
+    let closed =
+        check(unsafe { libc::syscall(libc::SYS_close_range, first.as_raw_fd(), last.as_raw_fd(), 0) });
     if closed.is_ok() {
         fds.into_iter().for_each(std::mem::forget);
     }
@@ -99,9 +109,7 @@ pub fn unshare(flags: u64) -> Result<(), Errno> {
 pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: this request takes no argument.
-    let kind = check(libc::c_long::from(unsafe {
-        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&fd), NS_GET_NSTYPE)
-    }))?;
+    let kind = check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }))?;
     Ok(kind as u64)
 }
 
@@ -128,7 +136,7 @@ pub fn keep_only(first: u32, needed: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, 
     for fd in needed {
         // SAFETY: duplicating an open descriptor to a free number takes nothing away.
         copies.push(check(libc::c_long::from(unsafe {
-            libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(fd), libc::F_DUPFD_CLOEXEC, above)
+            libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above)
         }))? as RawFd);
     }
     let mut kept = Vec::with_capacity(copies.len());
