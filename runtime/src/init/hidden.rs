@@ -12,7 +12,6 @@ use super::filesystem;
 use super::mounts::{attach, change, clone_tree};
 use super::null;
 use super::root::{Root, is_directory};
-use super::target::is_same;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::NewFilesystem;
 use crate::sys::mount::{Attributes, set_attributes};
@@ -31,7 +30,7 @@ pub fn readonly_path(path: &Path, root: &Root) -> Result<()> {
         found => found.doing(|| format!("open {}", path.display()))?,
     };
     let readonly = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    if is_same(root, &fd) {
+    if root.is(&fd) {
         // A mount on top of the process's root is not what the process sees.
         return change(&fd, readonly, false);
     }
@@ -55,7 +54,7 @@ impl Masks {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             found => found.doing(|| format!("open {}", path.display()))?,
         };
-        if is_same(root, &target) {
+        if root.is(&target) {
             return Err(Error::new(
                 Kind::Config,
                 format!("{} is the root of the container, which can't be hidden from it", path.display()),

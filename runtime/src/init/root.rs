@@ -5,6 +5,7 @@
 //! resolved once, by the kernel, inside the root (`openat2` with `RESOLVE_IN_ROOT`), to an `O_PATH` descriptor,
 //! and what follows acts on the descriptor.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,22 +36,30 @@ pub enum Make {
 pub struct Root {
     fd: Fd,
     on_host: bool,
+    /// Its device and inode, once somebody asked.
+    identity: OnceCell<Option<(u64, u64)>>,
 }
 
 impl Root {
     /// Takes an `O_PATH` descriptor of the root.
     pub fn new(fd: impl Into<Fd>) -> Self {
-        Self { fd: fd.into(), on_host: false }
+        Self { fd: fd.into(), on_host: false, identity: OnceCell::new() }
     }
 
     /// Takes an `O_PATH` descriptor of a root that stands in the host's own tree of mounts.
     pub fn on_host(fd: impl Into<Fd>) -> Self {
-        Self { fd: fd.into(), on_host: true }
+        Self { fd: fd.into(), on_host: true, identity: OnceCell::new() }
     }
 
     /// Whether what is mounted below it is mounted in the host's tree.
     pub fn is_on_host(&self) -> bool {
         self.on_host
+    }
+
+    /// Whether a descriptor is of the root itself.
+    pub fn is(&self, fd: impl AsFd) -> bool {
+        let own = self.identity.get_or_init(|| identity(&self.fd));
+        own.is_some() && *own == identity(fd)
     }
 
     /// Resolves a path inside the root.
@@ -208,6 +217,17 @@ fn names(path: &Path) -> VecDeque<Vec<u8>> {
             _ => None,
         })
         .collect()
+}
+
+/// The device and the inode, which tell a file from any other.
+fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
+    fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// Whether both are the same file or directory.
+pub fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
+    let one = identity(one);
+    one.is_some() && one == identity(other)
 }
 
 /// Whether the descriptor is a directory.

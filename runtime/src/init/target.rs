@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::fd::Fd;
 use super::filesystem;
-use super::root::{Make, Root};
+use super::root::{Make, Root, is_same};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::plan::step::{Mount, What};
 
@@ -66,7 +66,7 @@ pub fn open_target(mount: &Mount, root: &Root, make: Make, is_proc: bool) -> Res
             }
             _ => error,
         })?;
-    if is_same(root, &target) && root.open_without_links(&mount.target).is_err() {
+    if root.is(&target) && root.open_without_links(&mount.target).is_err() {
         return Err(Error::new(
             Kind::Config,
             format!(
@@ -106,14 +106,6 @@ fn check_proc_place(mount: &Mount, target: &Fd, root: &Root, is_proc: bool) -> R
     let why = if is_place { "because it is not of type proc" } else { "because it is inside /proc" };
     Err(Error::new(Kind::Config, format!("{} cannot be mounted {why}", mount.target.display()))
         .hint("only a procfs, or a bind mount of one, may stand on /proc"))
-}
-
-/// Whether both are the same file or directory.
-pub fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
-    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
-        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
-        _ => false,
-    }
 }
 
 /// Only a list of files of procfs may be mounted over, and its root only by another procfs. A procfs that stands elsewhere
