@@ -148,15 +148,17 @@ pub fn with_containerds_image_store(docker: &Docker) {
         )
         .ok();
     assert_eq!(ran.lines(), ["0", "1"]);
-    let one = own
-        .up(&["--network", "bridge"], "echo kept > /kept; trap 'exit 4' TERM; while :; do sleep 0.1; done");
+    let one = own.up(
+        &["--network", "bridge"],
+        "test -e /kept || echo kept > /kept; trap 'exit 4' TERM; while :; do sleep 0.1; done",
+    );
     assert!(eventually(|| one.exec(&[], &["cat", "/kept"]).out() == "kept"));
     one.call("restart", &["--time", "10"], &[]).ok();
     assert_eq!(one.exec(&[], &["cat", "/kept"]).ok().out(), "kept");
     let image = format!("made-by-{}", one.name);
     one.call("commit", &[], &[&image]).ok();
     let ran = own.call(&["run", "--rm", "--network", "none", &image, "cat", "/kept"]).ok();
-    assert_eq!(ran.out(), "kept");
+    assert_eq!(ran.out(), "kept", "{ran}");
     one.call("stop", &["--time", "10"], &[]).ok();
     assert_eq!(one.inspect("{{.State.ExitCode}}"), "4");
     drop(one);
