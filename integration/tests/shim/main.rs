@@ -50,6 +50,7 @@ const KNOWN_OF_RUNC: &[(&str, &str)] = &[
         "the_first_process_is_the_last_to_end_without_a_pid_namespace",
         "1.6 tells the end of the first process before that of execs (containerd issue 10603)",
     ),
+    ("an_oom_kill_is_told_before_the_exit", "now and then it misses an OOM kill (containerd issue 12260)"),
     ("output_is_appended_to_a_file", "now and then it loses a line of one of the two outputs"),
     ("io_uid_owns_the_pipes", "1.6 leaves the pipes root's"),
     ("delete_of_what_was_never_made_is_no_error", "1.x wants the file in which it keeps the runtime's name"),
