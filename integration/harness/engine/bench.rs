@@ -111,7 +111,13 @@ fn trial(make: Make, place: Place, name: &'static str, check: Check, known: &'st
             return skip(why);
         }
         let bench = Bench { engine: Containerd::shared(place.version, make), runtime: place.runtime };
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&bench))) else { return Ok(()) };
+        let attempt = || catch_unwind(AssertUnwindSafe(|| check(&bench)));
+        let mut result = attempt();
+        if result.is_err() && !bench.runtime.is_ours() {
+            // The yardstick's own races say nothing about the check: only what it fails twice does.
+            result = attempt();
+        }
+        let Err(panic) = result else { return Ok(()) };
         let excuse = known.iter().find(|(known, _)| *known == name).filter(|_| !bench.runtime.is_ours());
         match excuse {
             Some((_, why)) => skip(format!("known of containerd's own shim: {why}")),
