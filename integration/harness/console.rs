@@ -97,6 +97,20 @@ impl Terminal {
         (Running::start_on_terminal(command, &slave), terminal)
     }
 
+    /// Starts a command that gives a shell in a container's terminal, types `line` there, waits for `answer`, and has the
+    /// shell end with `status`, which is to be the command's.
+    #[track_caller]
+    pub fn converse(command: Command, line: &str, answer: &str, status: i32) {
+        let (running, mut terminal) = Self::around(command);
+        terminal.read_until("# ");
+        terminal.await_size();
+        terminal.type_in(&format!("{line}\n"));
+        terminal.read_until(answer);
+        terminal.type_in(&format!("exit {status}\n"));
+        terminal.read_to_end();
+        running.finish().exits(status);
+    }
+
     /// Waits until the container's terminal, in which a shell reads, has the size of [`Terminal::around`]: engines send it
     /// a moment after the start.
     #[track_caller]

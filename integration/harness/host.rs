@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::trial::{Checked, skip};
+
 /// One line of `/proc/PID/mountinfo`, see proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -78,6 +80,14 @@ pub fn v1_hierarchy(controller: &str) -> Option<PathBuf> {
         .into_iter()
         .find(|mount| mount.kind == "cgroup" && (mount.fs_has(controller) || mount.fs_has(&named)))?;
     Some(PathBuf::from(mount.target))
+}
+
+/// Skips a test where there is no hierarchy of a cgroup v1 controller.
+pub fn need_v1(controller: &str) -> Checked {
+    match v1_hierarchy(controller) {
+        Some(_) => Ok(()),
+        None => skip(format!("this host has no cgroup v1 hierarchy of {controller}")),
+    }
 }
 
 /// The cgroup of a process in the hierarchy of a v1 controller, as a directory of this host.

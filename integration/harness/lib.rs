@@ -26,6 +26,7 @@ pub mod console;
 pub mod engine;
 pub mod host;
 pub mod leftovers;
+pub mod mounts;
 pub mod place;
 pub mod resctrl;
 pub mod rootfs;

@@ -51,13 +51,6 @@ const CONTROLLERS: [&str; 12] = [
     "hugetlb", "systemd",
 ];
 
-fn have(controller: &str) -> Checked {
-    match host::v1_hierarchy(controller) {
-        Some(_) => Ok(()),
-        None => skip(format!("this host has no cgroup v1 hierarchy of {controller}")),
-    }
-}
-
 fn up<'r>(rt: &'r Runtime, resources: &Value) -> Container<'r> {
     let bundle = rt.sleeper().edit(|config| {
         for (key, value) in resources.as_object().expect("an object") {
@@ -82,7 +75,7 @@ fn directory(c: &Container, controller: &str) -> PathBuf {
 }
 
 fn a_container_is_in_a_cgroup_of_every_controller(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let c = up(rt, &json!({}));
     for controller in CONTROLLERS.into_iter().filter(|name| host::v1_hierarchy(name).is_some()) {
         assert!(directory(&c, controller).ends_with(&c.id), "{controller}: {}", c.proc("cgroup"));
@@ -91,7 +84,7 @@ fn a_container_is_in_a_cgroup_of_every_controller(rt: &Runtime) -> Checked {
 }
 
 fn the_default_path_is_below_the_runtimes_own_cgroup(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, &json!({}));
     let us = i32::try_from(std::process::id()).unwrap_or_default();
     for controller in CONTROLLERS {
@@ -113,7 +106,7 @@ fn at_path<'r>(rt: &'r Runtime, path: &str) -> Container<'r> {
 }
 
 fn an_absolute_path_is_of_the_hierarchys_root(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let own = rt.own_cgroup();
     let c = at_path(rt, &format!("/{own}/ID"));
     for controller in ["memory", "pids", "cpu", "freezer"] {
@@ -124,7 +117,7 @@ fn an_absolute_path_is_of_the_hierarchys_root(rt: &Runtime) -> Checked {
 }
 
 fn a_relative_path_works(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let own = rt.own_cgroup();
     let c = at_path(rt, &format!("{own}/ID"));
     assert!(directory(&c, "memory").ends_with(format!("{own}/{}", c.id)));
@@ -132,7 +125,7 @@ fn a_relative_path_works(rt: &Runtime) -> Checked {
 }
 
 fn a_path_of_several_levels_is_made(rt: &Runtime) -> Checked {
-    have("cpuset")?;
+    host::need_v1("cpuset")?;
     let own = rt.own_cgroup();
     // A cpuset of several new levels has to be filled from the top.
     let c = at_path(rt, &format!("/{own}/one/two/ID"));
@@ -153,7 +146,7 @@ fn the_hybrid_hierarchy_is_joined_too(rt: &Runtime) -> Checked {
 }
 
 fn memory_limits_are_written(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(
         rt,
         &json!({ "memory": { "limit": 64 << 20, "reservation": 32 << 20, "swap": 96 << 20, "swappiness": 20 } }),
@@ -166,28 +159,28 @@ fn memory_limits_are_written(rt: &Runtime) -> Checked {
 }
 
 fn memory_without_limit_is_minus_one(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, &json!({ "memory": { "limit": -1, "swap": -1 } }));
     assert!(read(&c, "memory", "memory.limit_in_bytes").parse::<u64>().is_ok_and(|limit| limit > 1 << 60));
     Ok(())
 }
 
 fn swap_may_be_lowered_with_the_limit(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, &json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 } }));
     assert_eq!(read(&c, "memory", "memory.memsw.limit_in_bytes"), (64 << 20).to_string());
     Ok(())
 }
 
 fn the_oom_killer_can_be_disabled(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, &json!({ "memory": { "limit": 64 << 20, "disableOOMKiller": true } }));
     assert!(read(&c, "memory", "memory.oom_control").contains("oom_kill_disable 1"));
     Ok(())
 }
 
 fn a_process_above_its_memory_limit_is_killed(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     // A line without an end is kept in memory whole.
     let ran = rt.sh("tail -n 1 /dev/zero; echo $?", |config| {
         config["linux"]["resources"]["memory"] = json!({ "limit": 32 << 20, "swap": 32 << 20 });
@@ -197,7 +190,7 @@ fn a_process_above_its_memory_limit_is_killed(rt: &Runtime) -> Checked {
 }
 
 fn cpu_limits_are_written(rt: &Runtime) -> Checked {
-    have("cpu")?;
+    host::need_v1("cpu")?;
     let c = up(rt, &json!({ "cpu": { "shares": 512, "quota": 50_000, "period": 200_000 } }));
     assert_eq!(read(&c, "cpu", "cpu.shares"), "512");
     assert_eq!(read(&c, "cpu", "cpu.cfs_quota_us"), "50000");
@@ -206,7 +199,7 @@ fn cpu_limits_are_written(rt: &Runtime) -> Checked {
 }
 
 fn a_cpu_burst_is_written(rt: &Runtime) -> Checked {
-    have("cpu")?;
+    host::need_v1("cpu")?;
     rt.coracle_only("runc has cpu.burst since 1.2")?;
     let c = up(rt, &json!({ "cpu": { "quota": 50_000, "period": 100_000, "burst": 20_000 } }));
     assert_eq!(read(&c, "cpu", "cpu.cfs_burst_us"), "20000");
@@ -214,7 +207,7 @@ fn a_cpu_burst_is_written(rt: &Runtime) -> Checked {
 }
 
 fn a_cpu_period_alone_is_written(rt: &Runtime) -> Checked {
-    have("cpu")?;
+    host::need_v1("cpu")?;
     let c = up(rt, &json!({ "cpu": { "period": 200_000 } }));
     assert_eq!(read(&c, "cpu", "cpu.cfs_period_us"), "200000");
     assert_eq!(read(&c, "cpu", "cpu.cfs_quota_us"), "-1");
@@ -222,7 +215,7 @@ fn a_cpu_period_alone_is_written(rt: &Runtime) -> Checked {
 }
 
 fn cpu_idle_is_written(rt: &Runtime) -> Checked {
-    have("cpu")?;
+    host::need_v1("cpu")?;
     let c = up(rt, &json!({ "cpu": { "idle": 1 } }));
     // runc 1.1 takes the field on cgroup v2 only.
     if rt.kind() == coracle_integration::Kind::Coracle {
@@ -232,7 +225,7 @@ fn cpu_idle_is_written(rt: &Runtime) -> Checked {
 }
 
 fn a_cpuset_binds_the_process(rt: &Runtime) -> Checked {
-    have("cpuset")?;
+    host::need_v1("cpuset")?;
     let c = up(rt, &json!({ "cpu": { "cpus": "0", "mems": "0" } }));
     assert_eq!(read(&c, "cpuset", "cpuset.cpus"), "0");
     assert_eq!(c.exec(&["grep", "Cpus_allowed_list", "/proc/1/status"]).ok().out(), "Cpus_allowed_list:\t0");
@@ -240,7 +233,7 @@ fn a_cpuset_binds_the_process(rt: &Runtime) -> Checked {
 }
 
 fn a_cpuset_not_given_is_the_parents(rt: &Runtime) -> Checked {
-    have("cpuset")?;
+    host::need_v1("cpuset")?;
     let c = up(rt, &json!({}));
     let parent = directory(&c, "cpuset").join("..");
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -251,7 +244,7 @@ fn a_cpuset_not_given_is_the_parents(rt: &Runtime) -> Checked {
 }
 
 fn a_pids_limit_is_written_and_holds(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let c = up(rt, &json!({ "pids": { "limit": 8 } }));
     assert_eq!(read(&c, "pids", "pids.max"), "8");
     let bundle = rt
@@ -264,7 +257,7 @@ fn a_pids_limit_is_written_and_holds(rt: &Runtime) -> Checked {
 }
 
 fn a_pids_limit_of_minus_one_is_none(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let c = up(rt, &json!({ "pids": { "limit": -1 } }));
     assert_eq!(read(&c, "pids", "pids.max"), "max");
     Ok(())
@@ -286,7 +279,7 @@ fn a_disk() -> Option<(u64, u64)> {
 }
 
 fn a_block_device_throttle_is_written(rt: &Runtime) -> Checked {
-    have("blkio")?;
+    host::need_v1("blkio")?;
     let Some((major, minor)) = a_disk() else {
         return skip("this host has no disk");
     };
@@ -328,7 +321,7 @@ fn a_limit_of_a_controller_that_is_missing_is_an_error(rt: &Runtime) -> Checked 
 }
 
 fn unified_settings_need_cgroup_v2(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     rt.coracle_only("runc 1.1 ignores them on cgroup v1")?;
     let message = refused(rt, "unified", json!({ "memory.high": "1048576" }));
     assert!(message.stderr.contains("linux.resources.unified"), "{message}");
@@ -366,7 +359,7 @@ fn an_empty_resources_object_is_fine(rt: &Runtime) {
 }
 
 fn an_existing_cgroup_is_used(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let bundle = rt.sleeper();
     let c = rt.container(&bundle);
     let hierarchy = host::v1_hierarchy("memory").expect("it is there");
@@ -379,7 +372,7 @@ fn an_existing_cgroup_is_used(rt: &Runtime) -> Checked {
 }
 
 fn nested_cgroups_of_the_container_are_removed(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let script =
         "cd /sys/fs/cgroup/pids && mkdir -p one/two && echo $$ > one/two/cgroup.procs; echo made; sleep 1021";
     let bundle = rt.script(script).edit(|config| {
@@ -399,7 +392,7 @@ fn nested_cgroups_of_the_container_are_removed(rt: &Runtime) -> Checked {
 }
 
 fn more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     rt.coracle_only("runc finds a cgroup's processes by paths")?;
     let bundle = rt.script("for n in $(seq 150); do sleep 1023 & done; echo made; wait");
     let c = rt.container(&bundle);
@@ -420,7 +413,7 @@ fn more_nested_cgroups_and_processes_than_descriptors_are_no_obstacle(rt: &Runti
 }
 
 fn delete_removes_every_cgroup(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let c = up(rt, &json!({}));
     assert!(coracle_integration::leftovers::cgroups(&c.id).len() >= 2);
     c.kill("KILL").ok();
@@ -431,7 +424,7 @@ fn delete_removes_every_cgroup(rt: &Runtime) -> Checked {
 }
 
 fn pause_freezes_the_cgroup(rt: &Runtime) -> Checked {
-    have("freezer")?;
+    host::need_v1("freezer")?;
     let c = up(rt, &json!({}));
     c.call("pause", &[]).ok();
     assert_eq!(read(&c, "freezer", "freezer.state"), "FROZEN");
@@ -441,7 +434,7 @@ fn pause_freezes_the_cgroup(rt: &Runtime) -> Checked {
 }
 
 fn processes_of_exec_are_limited_too(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, &json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } }));
     let ran = c.exec(&["sh", "-c", "tail -n 1 /dev/zero; echo $?"]);
     assert!(ran.code() == 137 || ran.out() == "137", "{ran}");
@@ -449,7 +442,7 @@ fn processes_of_exec_are_limited_too(rt: &Runtime) -> Checked {
 }
 
 fn two_containers_below_one_parent_do_not_disturb_each_other(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let own = rt.own_cgroup();
     let (one, two) = (at_path(rt, &format!("/{own}/ID")), at_path(rt, &format!("/{own}/ID")));
     one.call("delete", &["--force"]).ok();

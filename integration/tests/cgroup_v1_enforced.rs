@@ -20,13 +20,6 @@ fn main() -> ExitCode {
     ])
 }
 
-fn have(controller: &str) -> Checked {
-    match host::v1_hierarchy(controller) {
-        Some(_) => Ok(()),
-        None => skip(format!("this host has no cgroup v1 hierarchy of {controller}")),
-    }
-}
-
 /// A running container of a shell script with these resources.
 fn up<'r>(rt: &'r Runtime, script: &str, key: &str, value: &Value) -> Container<'r> {
     let bundle = rt.script(script).edit(|config| config["linux"]["resources"][key] = value.clone());
@@ -64,7 +57,7 @@ fn eat_memory(c: &Container) {
 }
 
 fn an_oom_kill_is_counted_and_told_by_events(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let c = up(rt, SLEEP, "memory", &json!({ "limit": 32 << 20, "swap": 32 << 20 }));
     let events = Running::start(rt.command(["events", "--interval", "1s", &c.id]));
     events.wait_for_output("\"type\":\"stats\"");
@@ -76,7 +69,7 @@ fn an_oom_kill_is_counted_and_told_by_events(rt: &Runtime) -> Checked {
 }
 
 fn push_tells_of_an_oom_kill_and_of_the_exit(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     rt.coracle_only("others have no events --push")?;
     let c = up(rt, SLEEP, "memory", &json!({ "limit": 32 << 20, "swap": 32 << 20 }));
     let events = Running::start(rt.command(["events", "--push", &c.id]));
@@ -110,7 +103,7 @@ fn push_tells_of_an_oom_kill_and_of_the_exit(rt: &Runtime) -> Checked {
 }
 
 fn a_fork_bomb_stops_at_the_limit(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let c = up(
         rt,
         "sh -c 'while :; do sleep 1031 & done' 2>/dev/null; exec sleep 1032",
@@ -126,8 +119,8 @@ fn a_fork_bomb_stops_at_the_limit(rt: &Runtime) -> Checked {
 /// Measured in the kernel's own periods and CPU time, so a busy machine changes nothing.
 fn a_busy_loop_is_throttled_to_its_quota(rt: &Runtime) -> Checked {
     const QUOTA_US: u64 = 10_000;
-    have("cpu")?;
-    have("cpuacct")?;
+    host::need_v1("cpu")?;
+    host::need_v1("cpuacct")?;
     let c = up(rt, "while :; do :; done", "cpu", &json!({ "quota": QUOTA_US, "period": 50_000 }));
     let used = || read(&c, "cpuacct", "cpuacct.usage").trim().parse::<u64>().expect("nanoseconds") / 1000;
     let periods = || counter(&c, "cpu", "cpu.stat", "nr_periods");
@@ -176,7 +169,7 @@ impl Drop for Loop {
 }
 
 fn a_throttled_write_waits_until_the_limit_is_lifted(rt: &Runtime) -> Checked {
-    have("blkio")?;
+    host::need_v1("blkio")?;
     if !host::has_program("losetup") || !fs::exists("/dev/loop-control").unwrap_or(false) {
         return skip("this host has no loop devices");
     }

@@ -68,14 +68,7 @@ fn run_gives_the_exit_status(bench: &Bench) {
 fn run_in_a_terminal(bench: &Bench) {
     let id = bench.id();
     let command = bench.run_command(&["--rm", "--tty"], &id, &["sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.type_in("test -t 0 && test -t 1 && echo is-a-\"\"terminal\n");
-    terminal.read_until("is-a-terminal");
-    terminal.await_size();
-    terminal.type_in("exit 5\n");
-    terminal.read_to_end();
-    running.finish().exits(5);
+    Terminal::converse(command, "test -t 0 && test -t 1 && echo is-a-\"\"terminal", "is-a-terminal", 5);
     bench.engine.assert_gone(&id);
 }
 
@@ -202,14 +195,7 @@ fn exec_of_what_is_not_there_is_an_error(bench: &Bench) {
 fn exec_in_a_terminal(bench: &Bench) {
     let id = bench.sleeping(&[]);
     let command = bench.engine.ctr_command(&["tasks", "exec", "--exec-id", "one", "--tty", &id, "sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.await_size();
-    terminal.type_in("tty\n");
-    terminal.read_until("/dev/pts/");
-    terminal.type_in("exit 3\n");
-    terminal.read_to_end();
-    running.finish().exits(3);
+    Terminal::converse(command, "tty", "/dev/pts/", 3);
     id.end();
 }
 

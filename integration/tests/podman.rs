@@ -140,14 +140,7 @@ fn run_shows_output_and_exit_status(runtime: &Path) {
 
 fn run_in_a_terminal(runtime: &Path) {
     let command = engine().run_command(runtime, &["--rm", "--tty", "--interactive"], &["sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.type_in("test -t 0 && test -t 1 && echo is-a-\"\"terminal\n");
-    terminal.read_until("is-a-terminal");
-    terminal.await_size();
-    terminal.type_in("exit 5\n");
-    terminal.read_to_end();
-    running.finish().exits(5);
+    Terminal::converse(command, "test -t 0 && test -t 1 && echo is-a-\"\"terminal", "is-a-terminal", 5);
 }
 
 fn run_with_options_of_the_process(runtime: &Path) {
@@ -318,12 +311,7 @@ fn exec_of_what_is_not_there_is_127(runtime: &Path) {
 fn exec_in_a_terminal(runtime: &Path) {
     let one = Box::up(runtime, &[], LOOP);
     let command = engine().command(runtime, &["exec", "--tty", "--interactive", &one.name, "sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.type_in("tty; exit 3\n");
-    terminal.read_until("/dev/pts/");
-    terminal.read_to_end();
-    running.finish().exits(3);
+    Terminal::converse(command, "tty", "/dev/pts/", 3);
 }
 
 fn exec_with_user_and_environment(runtime: &Path) {

@@ -1,14 +1,13 @@
 //! Propagation of mounts between the host and the container.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use coracle_integration::bundle::add_mount;
 use coracle_integration::command::{command, run};
-use coracle_integration::host::Mount;
-use coracle_integration::{Bundle, Checked, Container, Runtime, tests};
+use coracle_integration::mounts::{at, source, tmpfs_at, with_mount};
+use coracle_integration::{Checked, Runtime, tests};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
@@ -22,40 +21,6 @@ fn main() -> ExitCode {
         no_mount_of_the_host_is_seen,
         the_host_sees_no_new_mount,
     ])
-}
-
-/// The topmost mount at a path.
-#[track_caller]
-fn at<'m>(mounts: &'m [Mount], target: &str) -> &'m Mount {
-    let found = mounts.iter().rev().find(|mount| mount.target == target);
-    found.unwrap_or_else(|| panic!("nothing is mounted at {target}: {mounts:#?}"))
-}
-
-/// A running container with one more mount, and what it sees.
-fn with_mount<'r>(
-    rt: &'r Runtime,
-    to: &str,
-    kind: &str,
-    from: &str,
-    options: &[&str],
-) -> (Container<'r>, Bundle) {
-    let bundle = rt.sleeper().edit(|config| add_mount(config, to, kind, from, options));
-    let c = rt.container(&bundle);
-    c.up();
-    (c, bundle)
-}
-
-/// A directory on the host with a file in it, to bind.
-fn source(rt: &Runtime, name: &str) -> String {
-    let path = rt.own(name);
-    fs::create_dir(&path).expect("making a directory to bind");
-    fs::write(path.join("file"), "of the host\n").expect("writing a file to bind");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    path.to_string_lossy().into_owned()
-}
-
-fn tmpfs_at(path: &str, flags: MsFlags) {
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, None::<&str>).expect("mounting a tmpfs");
 }
 
 /// A directory whose mount is shared in this place, with an empty directory `sub`.

@@ -26,13 +26,6 @@ fn main() -> ExitCode {
     ])
 }
 
-fn have(controller: &str) -> Checked {
-    match host::v1_hierarchy(controller) {
-        Some(_) => Ok(()),
-        None => skip(format!("this host has no cgroup v1 hierarchy of {controller}")),
-    }
-}
-
 /// A running container of the bundle with these resources, and the whole of its `linux.resources`.
 fn up<'r>(rt: &'r Runtime, resources: &Value) -> (Container<'r>, Value) {
     let mut whole = Value::Null;
@@ -69,8 +62,8 @@ fn may(c: &Container, device: &str) -> bool {
 
 /// An engine repeats the whole of `linux.resources`; a graphics card was allowed by somebody else.
 fn repeated_devices_keep_what_was_allowed_from_outside(rt: &Runtime) -> Checked {
-    have("devices")?;
-    have("pids")?;
+    host::need_v1("devices")?;
+    host::need_v1("pids")?;
     let (c, mut whole) = up(rt, &json!({ "devices": [{ "allow": false, "access": "rwm" }] }));
     fs::write(directory(&c, "devices").join("devices.allow"), "c 10:229 rwm").expect("a rule");
     whole["pids"] = json!({ "limit": 33 });
@@ -81,7 +74,7 @@ fn repeated_devices_keep_what_was_allowed_from_outside(rt: &Runtime) -> Checked 
 }
 
 fn changed_devices_are_applied_and_taken_back(rt: &Runtime) -> Checked {
-    have("devices")?;
+    host::need_v1("devices")?;
     rt.coracle_only("others never update devices")?;
     let (c, whole) = up(rt, &json!({ "devices": [{ "allow": false, "access": "rwm" }] }));
     let fuse = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" });
@@ -93,7 +86,7 @@ fn changed_devices_are_applied_and_taken_back(rt: &Runtime) -> Checked {
 }
 
 fn a_pids_limit_that_is_not_given_is_left_alone(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let (c, _) = up(rt, &json!({ "pids": { "limit": 44 } }));
     update(rt, &c, &json!({ "pids": {} })).ok();
     assert_eq!(read(&c, "pids", "pids.max"), "44");
@@ -101,7 +94,7 @@ fn a_pids_limit_that_is_not_given_is_left_alone(rt: &Runtime) -> Checked {
 }
 
 fn limits_are_read_as_in_config_json(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let (c, mut whole) = up(rt, &json!({}));
     whole["devices"] = json!([{ "allow": false, "type": "", "access": "rwm" }]);
     whole["pids"] = json!({ "limit": 45 });
@@ -111,8 +104,8 @@ fn limits_are_read_as_in_config_json(rt: &Runtime) -> Checked {
 }
 
 fn a_refused_update_puts_every_file_back(rt: &Runtime) -> Checked {
-    have("memory")?;
-    have("cpuset")?;
+    host::need_v1("memory")?;
+    host::need_v1("cpuset")?;
     rt.coracle_only("others leave what was written before the refusal")?;
     let (c, _) = up(rt, &json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 44 } }));
     let refused = json!({
@@ -130,7 +123,7 @@ fn a_refused_update_puts_every_file_back(rt: &Runtime) -> Checked {
 }
 
 fn the_oom_killer_can_be_switched_on_again(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     rt.coracle_only("others only switch it off")?;
     let (c, _) = up(rt, &json!({ "memory": { "limit": 64 << 20, "disableOOMKiller": true } }));
     assert!(read(&c, "memory", "memory.oom_control").contains("oom_kill_disable 1"));
@@ -140,7 +133,7 @@ fn the_oom_killer_can_be_switched_on_again(rt: &Runtime) -> Checked {
 }
 
 fn an_idle_cgroup_has_no_shares(rt: &Runtime) -> Checked {
-    have("cpu")?;
+    host::need_v1("cpu")?;
     rt.coracle_only("others write the shares, and lose them")?;
     let (c, _) = up(rt, &json!({ "cpu": { "shares": 512 } }));
     if !directory(&c, "cpu").join("cpu.idle").exists() {
@@ -153,7 +146,7 @@ fn an_idle_cgroup_has_no_shares(rt: &Runtime) -> Checked {
 }
 
 fn the_configuration_may_ask_for_a_check_of_the_usage(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     rt.coracle_only("others check on cgroup v2 only")?;
     let (c, _) = up(rt, &json!({ "memory": { "limit": 64 << 20, "checkBeforeUpdate": true } }));
     c.call("update", &["--memory", "4096"]).exits(1).fails_with("rejecting memory limit 4096 <= usage ");
@@ -162,7 +155,7 @@ fn the_configuration_may_ask_for_a_check_of_the_usage(rt: &Runtime) -> Checked {
 }
 
 fn limits_on_kernel_memory_are_ignored(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let (c, _) = up(rt, &json!({}));
     c.call("update", &["--kernel-memory", "50m", "--kernel-memory-tcp", "50m", "--pids-limit", "46"]).ok();
     assert_eq!(read(&c, "pids", "pids.max"), "46");
@@ -170,7 +163,7 @@ fn limits_on_kernel_memory_are_ignored(rt: &Runtime) -> Checked {
 }
 
 fn empty_flags_are_as_none(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     let (c, _) = up(rt, &json!({ "memory": { "limit": 64 << 20 } }));
     c.call("update", &["--memory", "", "--cpu-quota", "", "--blkio-weight", "0", "--pids-limit", "47"]).ok();
     assert_eq!(read(&c, "memory", "memory.limit_in_bytes"), (64 << 20).to_string());
@@ -179,7 +172,7 @@ fn empty_flags_are_as_none(rt: &Runtime) -> Checked {
 }
 
 fn what_is_unknown_is_warned_of(rt: &Runtime) -> Checked {
-    have("memory")?;
+    host::need_v1("memory")?;
     rt.coracle_only("others say nothing of it")?;
     let (c, _) = up(rt, &json!({}));
     let told = update(rt, &c, &json!({ "momery": { "limit": 5 } })).ok();

@@ -30,14 +30,7 @@ pub fn of_what_is_not_there(docker: &Docker) {
 pub fn in_a_terminal_of_its_own(docker: &Docker) {
     let one = docker.up(&[], LOOP);
     let command = one.command("exec", &["--interactive", "--tty"], &["sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.await_size();
-    terminal.type_in("tty\n");
-    terminal.read_until("/dev/pts/");
-    terminal.type_in("exit 3\n");
-    terminal.read_to_end();
-    running.finish().exits(3);
+    Terminal::converse(command, "tty", "/dev/pts/", 3);
 }
 
 pub fn with_user_directory_and_environment(docker: &Docker) {

@@ -14,15 +14,7 @@ pub fn shows_output_and_exit_status(docker: &Docker) {
 
 pub fn in_a_terminal(docker: &Docker) {
     let command = docker.run_command(&["--rm", "--interactive", "--tty"], &["sh"]);
-    let (running, mut terminal) = Terminal::around(command);
-    terminal.read_until("# ");
-    terminal.type_in("test -t 0 && test -t 1 && echo is-a-\"\"terminal\n");
-    terminal.read_until("is-a-terminal");
-    terminal.await_size();
-    terminal.type_in("tty; exit 5\n");
-    terminal.read_until("/dev/pts/0");
-    terminal.read_to_end();
-    running.finish().exits(5);
+    Terminal::converse(command, "test -t 0 && test -t 1 && tty", "/dev/pts/0", 5);
 }
 
 pub fn passes_standard_input(docker: &Docker) {
