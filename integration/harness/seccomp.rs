@@ -20,6 +20,9 @@ const ARCHITECTURES: [(&str, &str, &str); 3] = [
     ("riscv64", "SCMP_ARCH_RISCV64", "riscv64"),
 ];
 
+/// mkdir(2), which only older architectures have.
+pub const MKDIR: [&str; 2] = ["mkdir", "mkdirat"];
+
 /// A profile with this default action.
 pub fn profile(default_action: &str, rules: &[Value]) -> Value {
     json!({ "defaultAction": default_action, "syscalls": rules })
@@ -136,4 +139,9 @@ pub fn needs_the_32_bit_gate(rt: &Runtime) -> Checked {
     }
     let ran = rt.container(&probing(rt, &["int80", "20"])?).run();
     if ran.out().starts_with("result ") { Ok(()) } else { skip("this kernel has no 32-bit system calls") }
+}
+
+/// A profile that allows all but mkdir, which gets this action.
+pub fn on_mkdir(action: &str) -> Value {
+    profile("SCMP_ACT_ALLOW", &[rule(&MKDIR, action)])
 }
