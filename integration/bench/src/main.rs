@@ -50,7 +50,7 @@ struct Options {
     #[arg(long, value_name = "NAME=PATH")]
     also: Vec<String>,
     /// A bundle to measure with; may be repeated; "list" prints them all
-    #[arg(long, value_name = "NAME", default_values = ["default", "docker-like"])]
+    #[arg(long, value_name = "NAME", default_values = ["default", "docker-like", "userns"])]
     bundle: Vec<String>,
     /// Have systemd make the cgroups (--systemd-cgroup); without the floor, which knows no systemd
     #[arg(long)]
