@@ -1,6 +1,7 @@
 //! What a container may leave on the host, and how it is found and removed.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -73,7 +74,9 @@ pub fn find(ids: &[String], mark: &str, root: &Path, scratch: &Path) -> Vec<Stri
 pub fn remove(ids: &[String], mark: &str, scratch: &Path) {
     let cgroups = || ids.iter().flat_map(|id| cgroups(id));
     for cgroup in cgroups() {
-        let _ = fs::write(cgroup.join("freezer.state"), "THAWED");
+        // Without making the file: not every hierarchy has it.
+        let file = fs::OpenOptions::new().write(true).open(cgroup.join("freezer.state"));
+        let _ = file.and_then(|mut file| file.write_all(b"THAWED"));
     }
     let marked = processes(mark).into_iter().map(|(pid, _)| pid);
     for pid in marked.chain(cgroups().flat_map(|cgroup| members(&cgroup))) {

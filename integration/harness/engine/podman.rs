@@ -1,9 +1,11 @@
 //! Podman with conmon, private in root, runroot and `/run`, and in a network namespace of its own.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::statfs;
 
 use crate::command::{Finished, command, run};
 use crate::place::Scratch;
@@ -115,10 +117,26 @@ impl Podman {
     pub fn stop(&self) -> Vec<String> {
         let left = leftovers::processes(&self.mark).iter().map(|(_, line)| line.clone()).collect();
         leftovers::remove(std::slice::from_ref(&self.mark), &self.mark, self.scratch.path());
+        self.remove_plain_directories();
         // A static holds this, and is never dropped.
         if let Err(error) = place::remove_tree(self.scratch.path()) {
             eprintln!("could not remove {}: {error}", self.scratch.path().display());
         }
         left
+    }
+
+    /// conmon takes every controller of the kernel for mounted. Where one isn't, it makes plain directories and files in the
+    /// tmpfs that the hierarchies of cgroup v1 are mounted in.
+    fn remove_plain_directories(&self) {
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        let places = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        for place in places {
+            let of_conmon = place.join(&self.mark);
+            if statfs(&of_conmon).is_ok_and(|filesystem| i64::from(filesystem.f_type) == TMPFS_MAGIC) {
+                let _ = fs::remove_dir_all(&of_conmon);
+                // Somebody else's may be in it.
+                let _ = fs::remove_dir(&place);
+            }
+        }
     }
 }
