@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use super::file::{self, CgroupDir};
 use super::{Cgroup, Member, layout};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 
 /// One `--cgroup [CONTROLLER[,CONTROLLER…]:]PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ fn wrong(text: &str, problem: &str) -> Error {
 /// What a new process joins.
 #[derive(Debug)]
 pub struct ExecTarget {
-    /// Version 1: open `tasks` files, to each of which the process writes `0`.
+    /// Open `tasks` files of version 1, or of version 2 a list of processes, to each of which the process writes `0`.
     pub join: Vec<OwnedFd>,
     /// Version 2 and hybrid: the directory for `CLONE_INTO_CGROUP`.
     pub clone_into: Option<CgroupHandle>,
@@ -64,6 +64,14 @@ pub struct ExecTarget {
 /// An open directory of the unified hierarchy.
 #[derive(Debug)]
 pub struct CgroupHandle(CgroupDir);
+
+impl CgroupHandle {
+    /// The list of its processes, as one of [`ExecTarget::join`].
+    pub fn list(&self) -> Result<OwnedFd> {
+        let list = self.0.open_file("cgroup.procs", OFlags::WRONLY);
+        list.doing(|| format!("open {}", self.0.path().join("cgroup.procs").display()))
+    }
+}
 
 impl AsFd for CgroupHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {

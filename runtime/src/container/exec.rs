@@ -316,7 +316,7 @@ fn spawn(
     let init_pid = container.state.init.map_or(0, |init| init.pid);
     let sub: Vec<SubCgroup> = options.cgroup.iter().map(|text| text.parse()).collect::<Result<_>>()?;
     let cgroups = container.cgroup()?;
-    let cgroup = cgroups.exec_target(init_pid, &sub)?;
+    let mut cgroup = cgroups.exec_target(init_pid, &sub)?;
     let proc = procfs::open_host()?;
     let container_root = if container.state.namespaces & libc::CLONE_NEWNS as u64 == 0 {
         Some(init::open_directory(Path::new(&format!("/proc/{init_pid}/root")))?)
@@ -364,24 +364,28 @@ fn spawn(
         let entry = stage::Entry::Container(init_pidfd.as_fd(), entered);
         stage::spawn(&entry, &plan.outside, &proc, &clone)
     };
-    let forked = match spawn(cgroup.clone_into.as_ref()) {
-        // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
-        Err(error)
-            if sub.is_empty()
-                && matches!(
-                    error.errno(),
-                    Some(Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV | Errno::NOENT)
-                ) =>
-        {
-            match cgroups.of_init(init_pid)? {
-                Some(of_init) => spawn(Some(&of_init)),
-                None => Err(error),
-            }
+    let failed_with = |forked: &Result<Forked>, errnos: &[Errno]| {
+        forked.as_ref().err().and_then(Error::errno).is_some_and(|errno| errnos.contains(&errno))
+    };
+    let mut into = cgroup.clone_into.take();
+    let mut forked = spawn(into.as_ref());
+    // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
+    let unfit = [Errno::BUSY, Errno::OPNOTSUPP, Errno::NODEV, Errno::NOENT];
+    if sub.is_empty() && failed_with(&forked, &unfit) {
+        if let Some(of_init) = cgroups.of_init(init_pid)? {
+            into = Some(of_init);
+            forked = spawn(into.as_ref());
         }
-        spawned => spawned,
     }
-    .map_err(|error| match error.errno() {
-        Some(Errno::AGAIN) => error.hint("a limit of processes is reached: pids.max of the cgroup"),
+    // No process is born in a cgroup that is full, but one may come in: who looks after a container that forks without
+    // end, or that may not fork, must get into it.
+    if let Some(full) = into.filter(|_| failed_with(&forked, &[Errno::AGAIN])) {
+        cgroup.join.push(full.list()?);
+        forked = spawn(None);
+    }
+    let forked = forked.map_err(|error| match error.errno() {
+        Some(Errno::AGAIN) => error
+            .hint("a limit of processes is reached: RLIMIT_NPROC, or pids.max of the runtime's own cgroup"),
         Some(Errno::NOMEM) => {
             error.hint("the container's first process has ended meanwhile, or memory is short")
         }
