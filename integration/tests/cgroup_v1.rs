@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         a_cpuset_not_given_is_the_parents,
         a_pids_limit_is_written_and_holds,
         a_pids_limit_of_minus_one_is_none,
+        a_pids_limit_of_zero_is_one,
         a_block_device_throttle_is_written,
         a_limit_of_a_controller_that_is_missing_is_an_error,
         unified_settings_need_cgroup_v2,
@@ -260,6 +261,18 @@ fn a_pids_limit_of_minus_one_is_none(rt: &Runtime) -> Checked {
     host::need_v1("pids")?;
     let c = up(rt, &json!({ "pids": { "limit": -1 } }));
     assert_eq!(read(&c, "pids", "pids.max"), "max");
+    Ok(())
+}
+
+fn a_pids_limit_of_zero_is_one(rt: &Runtime) -> Checked {
+    have("pids")?;
+    let bundle = rt
+        .bundle(&["sleep", "1000"])
+        .edit(|config| config["linux"]["resources"]["pids"] = json!({ "limit": 0 }));
+    let c = rt.container(&bundle);
+    c.up();
+    assert_eq!(read(&c, "pids", "pids.max"), "1");
+    assert_eq!(c.exec(&["echo", "in"]).ok().out(), "in");
     Ok(())
 }
 

@@ -177,7 +177,7 @@ impl Cgroup {
     }
 
     /// Does what needs the container's process, which must still be blocked: with systemd, makes
-    /// the unit around `pid`; on version 2, forbids forks when `pids.limit` is 0 (written before,
+    /// the unit around `pid`; on version 2, forbids forks when `unified` has a `pids.max` of 0 (written before,
     /// it would forbid the process itself). With systemd, [`Cgroup::record`] and
     /// [`Cgroup::paths`] are empty before: there is nothing to find again, for a unit whose
     /// blocked process ends with its creator is collected by systemd.

@@ -4,7 +4,9 @@
 //! kernel accepts. A value of 0 for a memory, cpu or block I/O number means "not set", as with
 //! runc. Sources: runtime-spec config-linux.md, kernel cgroup-v1 documents.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+};
 
 use super::plan::Write;
 use super::v2;
@@ -29,19 +31,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         self::cpu(cpu, &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
-        let value = match limit {
-            -1 => "max".to_owned(),
-            0.. => limit.to_string(),
-            _ => {
-                return Err(Error::config(
-                    "linux.resources.pids.limit",
-                    format!("{limit} is below -1 (no limit)"),
-                ));
-            }
-        };
-        // A new cgroup has no limit.
-        writes.push(Write::new("pids", "pids.max", value, "linux.resources.pids.limit"));
+        writes.push(pids_max(pids)?);
     }
     if let Some(block_io) = resources.block_io() {
         self::block_io(block_io, &mut writes)?;
@@ -284,6 +274,19 @@ pub fn rdma(resources: &LinuxResources) -> Vec<Write> {
         .collect()
 }
 
+/// The same file on both versions. A new cgroup has no limit.
+pub fn pids_max(pids: &LinuxPids) -> Result<Write> {
+    let place = "linux.resources.pids.limit";
+    let value = match pids.limit() {
+        -1 => "max".to_owned(),
+        // TasksMax=0 is no number of tasks for systemd, which writes its own to the file at any time; and with 1 the
+        // container's first process may not fork either. runc since 1.4 has 1 with every manager.
+        limit @ 0.. => limit.max(1).to_string(),
+        limit => return Err(Error::config(place, format!("{limit} is below -1 (no limit)"))),
+    };
+    Ok(Write::new("pids", "pids.max", value, place))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,8 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn pids_zero_is_a_limit_and_minus_one_is_none() {
-        assert_eq!(lines(r#"{"pids":{"limit":0}}"#), ["pids.max 0"]);
+    fn pids_zero_is_one_as_for_systemd_and_minus_one_is_none() {
+        assert_eq!(lines(r#"{"pids":{"limit":0}}"#), ["pids.max 1"]);
+        assert_eq!(lines(r#"{"pids":{"limit":2}}"#), ["pids.max 2"]);
         assert_eq!(lines(r#"{"pids":{"limit":-1}}"#), ["pids.max max"]);
         assert_eq!(fails_at(r#"{"pids":{"limit":-2}}"#), "linux.resources.pids.limit");
     }

@@ -29,13 +29,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         self::cpu(cpu, is_idle(resources), &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
-        let place = "linux.resources.pids.limit";
-        let value = match pids.limit() {
-            -1 => "max".to_owned(),
-            limit @ 0.. => limit.to_string(),
-            limit => return Err(Error::config(place, format!("{limit} is below -1 (no limit)"))),
-        };
-        writes.push(Write::new("pids", "pids.max", value, place));
+        writes.push(v1::pids_max(pids)?);
     }
     if let Some(block_io) = resources.block_io() {
         self::block_io(block_io, &mut writes, warnings)?;

@@ -105,7 +105,7 @@ pub fn of_resources(resources: &LinuxResources, layout: LayoutKind) -> Result<Ve
         }
     }
     if let Some(pids) = resources.pids() {
-        // TasksMax=0 is no number of tasks for systemd: the file says 0, and the unit the next one.
+        // As the file: see `v1::pids_max`.
         let limit = u64::try_from(pids.limit()).unwrap_or(INFINITY);
         number("TasksMax", limit.max(1));
     }
