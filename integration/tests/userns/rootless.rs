@@ -30,6 +30,8 @@ pub fn tests() -> Vec<Trial> {
         a_user_cannot_map_the_ids_of_a_mount,
         a_user_has_a_seccomp_agent,
         a_user_learns_a_seccomp_profile,
+        a_user_has_limits_where_only_v1_cgroups_were_given,
+        a_user_may_name_a_container_like_one_of_roots,
     ]
 }
 
@@ -295,4 +297,68 @@ fn a_user_learns_a_seccomp_profile(rt: &Runtime) -> Checked {
         user.sh(&format!("./runtime run --seccomp-learn learnt.json {}; cat learnt.json", user.id())).ok();
     assert!(ran.stdout.contains("\"execve\""), "{ran}");
     Ok(())
+}
+
+/// The cgroups of version 1 that a user was given; removed at the end.
+struct Given(Vec<PathBuf>);
+
+impl Given {
+    fn new(name: &str) -> Self {
+        let text = fs::read_to_string("/proc/self/cgroup").expect("reading a file of procfs");
+        let controllers =
+            text.lines().filter_map(|line| line.split(':').nth(1)).filter(|text| !text.is_empty());
+        let mut given = Self(Vec::new());
+        for controller in controllers.filter_map(|text| text.split(',').next()) {
+            let Some(mount) = host::v1_hierarchy(controller) else { continue };
+            let path = mount.join(name);
+            fs::create_dir(&path).expect("making a cgroup");
+            given.0.push(path.clone());
+            for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|_| controller == "cpuset") {
+                fs::copy(mount.join(file), path.join(file)).expect("filling a cpuset");
+            }
+            give(&path, USER);
+        }
+        given
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            fs::remove_dir(path).expect("removing an empty cgroup");
+        }
+    }
+}
+
+fn a_user_has_limits_where_only_v1_cgroups_were_given(rt: &Runtime) -> Checked {
+    if host::v1_hierarchy("pids").is_none() || !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        return skip("this host has no hybrid layout");
+    }
+    let name = format!("{}-given", rt.mark());
+    let given = Given::new(&name);
+    let user = Rootless::new(rt);
+    user.starter(|config| {
+        config["linux"]["cgroupsPath"] = json!(format!("/{name}/box"));
+        config["linux"]["resources"] = json!({"pids": {"limit": 7}});
+        config["process"]["args"] = json!(["sleep", "1000"]);
+    });
+    let id = user.id();
+    user.sh(&format!("./runtime run --detach {id} >log 2>&1 </dev/null || {{ cat log >&2; exit 1; }}")).ok();
+    let limits: Vec<_> =
+        given.0.iter().filter_map(|path| fs::read_to_string(path.join("box/pids.max")).ok()).collect();
+    let ended = user.sh(&format!("./runtime exec {id} id -u; ./runtime delete --force {id}"));
+    assert_eq!(limits, ["7\n"]);
+    assert_eq!(ended.ok().lines(), ["0"]);
+    Ok(())
+}
+
+/// Which has the cgroup that the user's would have by default.
+fn a_user_may_name_a_container_like_one_of_roots(rt: &Runtime) {
+    let bundle = rt.bundle(&["sleep", "1000"]);
+    let roots = rt.container(&bundle);
+    roots.up();
+    let user = Rootless::new(rt);
+    user.starter(|_| ());
+    let seen = user.sh(&format!("./runtime run {}", roots.id)).ok();
+    assert_eq!(seen.lines(), ["0", "deny"]);
 }

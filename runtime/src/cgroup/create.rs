@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::file::{self, CgroupDir};
 use super::plan::{ManagerChoice, Place, Plan};
-use super::{Cgroup, Member, Record, apply, ebpf, enable, freezer, procs, systemd};
+use super::{Cgroup, LayoutKind, Member, Record, apply, ebpf, enable, freezer, procs, systemd};
 use crate::error::{Doing, Error, Kind, Result};
 
 impl Plan {
@@ -56,7 +57,7 @@ impl Plan {
         let mut unified = None;
         let mut late = Vec::new();
         for place in &self.directories {
-            let existing = match made.make(place) {
+            let existing = match made.make(place).and_then(|existing| check_open_to_us(place, existing)) {
                 Ok(existing) => existing,
                 Err(error) if self.passes_over(place, &error) => continue,
                 Err(error) => return Err(self.not_made(error)),
@@ -72,9 +73,13 @@ impl Plan {
         Ok(cgroup)
     }
 
-    /// A user who asked for no path may not have a cgroup of every hierarchy.
+    /// A user who asked for no path may not have a cgroup of every hierarchy. And whoever was given cgroups of version 1
+    /// may not have one of the hierarchies that then do nothing but list processes: systemd's, and the unified one.
     fn passes_over(&self, place: &Place, error: &Error) -> bool {
-        self.tolerate_unwritable && place.writes.is_empty() && is_forbidden(error)
+        let lists_only = self.layout != LayoutKind::V2
+            && self.device_program.is_none()
+            && place.controllers.iter().all(|name| name.starts_with("name="));
+        (self.tolerate_unwritable || lists_only) && place.writes.is_empty() && is_forbidden(error)
     }
 
     /// In runc's words, which its tests look for.
@@ -107,7 +112,7 @@ impl Plan {
         }
         let dir = CgroupDir::open(&place.path)?;
         // Below systemd's slices too, as with runc: systemd leaves alone what it doesn't know, such as rdma.
-        let all = self.layout == super::LayoutKind::V2;
+        let all = self.layout == LayoutKind::V2;
         if all || !place.needs.is_empty() {
             enable::enable_controllers(&dir, place, all)?;
         }
@@ -124,6 +129,14 @@ impl Plan {
         *unified = Some(dir);
         Ok(late)
     }
+}
+
+/// A cgroup that was there may be another user's, whose container has the same name.
+fn check_open_to_us(place: &Place, existing: bool) -> Result<bool> {
+    if existing {
+        file::open_path(&place.path.join("cgroup.procs"), OFlags::WRONLY)?;
+    }
+    Ok(existing)
 }
 
 fn is_forbidden(error: &Error) -> bool {
