@@ -265,7 +265,7 @@ fn a_pids_limit_of_minus_one_is_none(rt: &Runtime) -> Checked {
 }
 
 fn a_pids_limit_of_zero_is_one(rt: &Runtime) -> Checked {
-    have("pids")?;
+    host::need_v1("pids")?;
     let bundle = rt
         .bundle(&["sleep", "1000"])
         .edit(|config| config["linux"]["resources"]["pids"] = json!({ "limit": 0 }));
