@@ -113,7 +113,7 @@ pub struct Inside<'plan> {
 struct Made {
     root: Option<Root>,
     supplies: user::Supplies,
-    masks: hidden::Masks,
+    hidden: hidden::Hidden,
     devices: devices::Directory,
     joined: usize,
     pending_directory: Option<std::path::PathBuf>,
@@ -224,7 +224,9 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
             Ok(())
         }
         Action::Mount(mount) => {
-            mounts::execute(mount, root(&made.root)?, &mut made.supplies, &inside.channel)
+            let mounted = mounts::execute(mount, root(&made.root)?, &mut made.supplies, &inside.channel)?;
+            made.hidden.know(mount, mounted);
+            Ok(())
         }
         Action::Device(device) => made.devices.make(device, root(&made.root)?),
         Action::Symlink { path, target, replace } => {
@@ -267,8 +269,8 @@ fn execute(step: &Step, inside: &mut Inside<'_>, made: &mut Made) -> Result<()> 
         Action::Sysctl { file, value } => {
             procfs::write(&inside.proc, &format!("sys/{}", file.display()), value)
         }
-        Action::ReadonlyPath { path } => hidden::readonly_path(path, root(&made.root)?),
-        Action::MaskPath { path } => made.masks.hide(path, root(&made.root)?),
+        Action::ReadonlyPath { path } => made.hidden.make_readonly(path, root(&made.root)?),
+        Action::MaskPath { path } => made.hidden.mask(path, root(&made.root)?),
         Action::OwnNull => null::own_streams(root(&made.root)?),
         Action::LetGo => handover::let_go(inside, made),
         Action::Rlimit { name, resource, soft, hard } => settings::set_limit(name, *resource, *soft, *hard),

@@ -25,8 +25,8 @@ use crate::plan::mounts::classic_options;
 use crate::plan::step::{CgroupHierarchy, Mount, NewFilesystem, What};
 use crate::sys::mount::{Attributes, set_attributes};
 
-/// Makes one mount inside the root.
-pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Channel) -> Result<()> {
+/// Makes one mount inside the root. Gives the mount, where it has a descriptor.
+pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Channel) -> Result<Option<Fd>> {
     let mounted = match &mount.what {
         What::Bind { source, recursive } => {
             let tree = source_tree(mount, source, *recursive, supplies, channel)?;
@@ -39,7 +39,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
         }
         What::CgroupV2 { new, path } => match make_filesystem(mount, new, root, supplies, channel) {
             Ok(Some(mounted)) => mounted,
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(None),
             Err(error) if matches!(error.errno(), Some(Errno::PERM | Errno::BUSY)) => {
                 bind(clone_cgroup(path)?, Make::Directory, mount, root, channel)?
             }
@@ -47,7 +47,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
         },
         What::New(new) => match make_filesystem(mount, new, root, supplies, channel)? {
             Some(mounted) => mounted,
-            None => return Ok(()),
+            None => return Ok(None),
         },
         What::Remount { flags, data } => {
             let target = root.open(&mount.target).doing(|| "open the target")?;
@@ -76,7 +76,7 @@ pub fn execute(mount: &Mount, root: &Root, supplies: &mut Supplies, channel: &Ch
         set_attributes(&mounted, wanted, propagation.recursive)
             .doing(|| format!("make the mount {propagation}"))?;
     }
-    Ok(())
+    Ok(Some(mounted))
 }
 
 /// Moves the tree of a bind mount onto its target, once it has all its attributes.

@@ -1,0 +1,69 @@
+//! Somebody who changes the root filesystem while the container is made.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use coracle_integration::{Checked, Runtime, host, tests};
+use libtest_mimic::Trial;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+pub fn tests() -> Vec<Trial> {
+    tests![a_proc_directory_that_is_exchanged_unprotects_nothing]
+}
+
+/// How often a race is tried.
+const ROUNDS: usize = 40;
+
+/// Exchanges two names again and again until it is dropped.
+struct Exchange {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Exchange {
+    fn start(one: PathBuf, two: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // A name that the runtime is just using may be busy; the next turn will do.
+                let _ = renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE);
+                std::thread::sleep(std::time::Duration::from_micros(20));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the exchanging thread does not panic");
+        }
+    }
+}
+
+/// A directory that holds a mount can be renamed, and the mount goes with it. What is to be read-only is so all the same.
+fn a_proc_directory_that_is_exchanged_unprotects_nothing(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc looks for what it masks by its path alone")?;
+    let script = "cat /proc/self/mountinfo 2>/dev/null || cat /proc.other/self/mountinfo";
+    let bundle = rt.script(script);
+    fs::create_dir(bundle.rootfs("proc.other")).expect("making a directory");
+    let exchange = Exchange::start(bundle.rootfs("proc"), bundle.rootfs("proc.other"));
+    for _ in 0..ROUNDS {
+        let ran = rt.container(&bundle).run();
+        let mounts = host::parse_mounts(&ran.stdout);
+        // Where they stand changes from one line of the list to the next.
+        let of_proc = |root: &str| mounts.iter().find(|mount| mount.kind == "proc" && mount.root == root);
+        if of_proc("/").is_some() {
+            assert!(of_proc("/sys").is_some_and(|sys| sys.has("ro")), "proc/sys can be written to: {ran}");
+        }
+    }
+    drop(exchange);
+    rt.assert_clean();
+    Ok(())
+}
