@@ -6,12 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use coracle_integration::bundle::add_mount;
+use coracle_integration::command::{command, run};
 use coracle_integration::{Checked, Runtime, host, tests};
 use libtest_mimic::Trial;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::json;
 
 pub fn tests() -> Vec<Trial> {
-    tests![a_proc_directory_that_is_exchanged_unprotects_nothing]
+    tests![
+        a_proc_directory_that_is_exchanged_unprotects_nothing,
+        a_file_that_becomes_a_fifo_is_not_waited_for,
+    ]
 }
 
 /// How often a race is tried.
@@ -62,6 +68,28 @@ fn a_proc_directory_that_is_exchanged_unprotects_nothing(rt: &Runtime) -> Checke
         if of_proc("/").is_some() {
             assert!(of_proc("/sys").is_some_and(|sys| sys.has("ro")), "proc/sys can be written to: {ran}");
         }
+    }
+    drop(exchange);
+    rt.assert_clean();
+    Ok(())
+}
+
+fn a_file_that_becomes_a_fifo_is_not_waited_for(rt: &Runtime) -> Checked {
+    rt.coracle_only("runc opens what it copies by its path")?;
+    let bundle = rt.bundle(&["true"]).edit(|config| {
+        add_mount(config, "/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+        config["linux"]["maskedPaths"] = json!([]);
+    });
+    bundle.file("data/file", "a file\n", 0o644);
+    for index in 0..50 {
+        bundle.file(&format!("data/more{index}"), "a file\n", 0o644);
+    }
+    let fifo = bundle.rootfs("fifo");
+    run(command("mkfifo", &[&fifo.to_string_lossy()])).ok();
+    let exchange = Exchange::start(bundle.rootfs("data/file"), fifo);
+    for _ in 0..ROUNDS {
+        // Copied or refused: either is an end.
+        let _ = rt.container(&bundle).run();
     }
     drop(exchange);
     rt.assert_clean();

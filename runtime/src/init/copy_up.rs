@@ -7,9 +7,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, mknodat, openat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, mkdirat, mknodat, openat,
     readlinkat, statat, symlinkat,
 };
+use rustix::io::Errno;
 
 use crate::error::{Doing, Result};
 
@@ -36,11 +37,14 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
                 copy_tree(&from, &to)?;
             }
             FileType::RegularFile => {
-                let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                // Somebody may have put a FIFO there meanwhile, which would be waited for.
+                let read =
+                    OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let mut source = File::from(
                     openat(&from, name, read, Mode::empty()).doing(|| format!("open {}", shown()))?,
                 );
+                expect_file(&source).doing(|| format!("copy {}", shown()))?;
                 let mut copy = File::from(
                     openat(to, name, write, Mode::from_raw_mode(0o600))
                         .doing(|| format!("make {}", shown()))?,
@@ -60,12 +64,15 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-fn copy_owner(
-    directory: impl AsFd,
-    name: &std::ffi::CStr,
-    stat: &Stat,
-    kind: FileType,
-) -> Result<(), rustix::io::Errno> {
+/// Refuses what isn't a regular file, and might have no end.
+fn expect_file(file: &File) -> Result<(), Errno> {
+    match FileType::from_raw_mode(fstat(file)?.st_mode) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(Errno::AGAIN),
+    }
+}
+
+fn copy_owner(directory: impl AsFd, name: &std::ffi::CStr, stat: &Stat, kind: FileType) -> Result<(), Errno> {
     let directory = directory.as_fd();
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
