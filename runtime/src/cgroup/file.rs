@@ -92,6 +92,11 @@ impl CgroupDir {
         Ok((stat.st_dev, stat.st_ino))
     }
 
+    /// Whether there are cgroups directly below: the links of a directory count them.
+    pub fn has_children(&self) -> Result<bool> {
+        rustix::fs::fstat(&self.fd).map(|stat| stat.st_nlink > 2).doing(|| self.doing("look at", ""))
+    }
+
     /// The directory's path, for messages and records.
     pub fn path(&self) -> &Path {
         &self.path

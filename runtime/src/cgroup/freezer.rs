@@ -11,8 +11,12 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::file::{self, CgroupDir};
+use super::walk::walk;
 use super::{Cgroup, layout::LayoutKind};
 use crate::error::{Doing, Error, Kind, Result};
+
+/// The file of version 1, which version 2 doesn't have.
+const STATE_V1: &str = "freezer.state";
 
 /// How long freezing may take; a process in an uninterruptible sleep cannot be frozen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +42,42 @@ impl Cgroup {
         }
     }
 
+    /// Whether SIGKILL alone may not end every process. On version 1 a frozen process isn't killed before it is thawed, and
+    /// a container that may write its cgroups can freeze processes in one below.
+    pub fn holds_back_kills(&self) -> Result<bool> {
+        let Some(dir) = self.freezer_path().map(CgroupDir::open_if_there).transpose()?.flatten() else {
+            return Ok(false);
+        };
+        if !dir.has(STATE_V1) {
+            return Ok(false);
+        }
+        let mut frozen = is_frozen_dir(&dir)?;
+        if !frozen && dir.has_children()? {
+            let look = |dir: &CgroupDir| is_frozen_dir(dir).map(|is_frozen| frozen |= is_frozen);
+            walk(&dir, look, |_, _| Ok(()))?;
+        }
+        Ok(frozen)
+    }
+
+    /// Lets go on all that is to end, with what the container itself has frozen.
+    pub(super) fn wake(&self) -> Result<()> {
+        let Some(dir) = self.freezer_path().map(CgroupDir::open_if_there).transpose()?.flatten() else {
+            return Ok(());
+        };
+        if !dir.has(STATE_V1) {
+            return if is_frozen_dir(&dir)? { set_frozen(&dir, false) } else { Ok(()) };
+        }
+        walk(
+            &dir,
+            |dir| match dir.write(STATE_V1, "THAWED") {
+                // It was removed meanwhile.
+                Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(()),
+                written => written,
+            },
+            |_, _| Ok(()),
+        )
+    }
+
     fn freezer_path(&self) -> Option<&Path> {
         let members = &self.record.members;
         let member = members.iter().find(|member| member.has("freezer")).or_else(|| {
@@ -58,7 +98,7 @@ impl Cgroup {
 
 /// Whether the processes in `dir` are stopped, or about to be.
 pub fn is_frozen_dir(dir: &CgroupDir) -> Result<bool> {
-    if let Some(state) = dir.read_if_there("freezer.state")? {
+    if let Some(state) = dir.read_if_there(STATE_V1)? {
         return Ok(state.trim() != "THAWED");
     }
     Ok(dir.read_if_there("cgroup.freeze")?.is_some_and(|value| value.trim() == "1"))
@@ -66,8 +106,8 @@ pub fn is_frozen_dir(dir: &CgroupDir) -> Result<bool> {
 
 /// Freezes or thaws a cgroup of either version.
 pub fn set_frozen(dir: &CgroupDir, frozen: bool) -> Result<()> {
-    if dir.has("freezer.state") {
-        return if frozen { freeze_v1(dir) } else { dir.write("freezer.state", "THAWED") };
+    if dir.has(STATE_V1) {
+        return if frozen { freeze_v1(dir) } else { dir.write(STATE_V1, "THAWED") };
     }
     dir.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
     let wanted = if frozen { "frozen 1" } else { "frozen 0" };
@@ -95,16 +135,16 @@ fn freeze_v1(dir: &CgroupDir) -> Result<()> {
     let mut tries: u32 = 0;
     while Instant::now() < until {
         if tries % 50 == 49 {
-            dir.write("freezer.state", "THAWED")?;
+            dir.write(STATE_V1, "THAWED")?;
         }
-        dir.write("freezer.state", "FROZEN")?;
-        if dir.read_value("freezer.state")? == "FROZEN" {
+        dir.write(STATE_V1, "FROZEN")?;
+        if dir.read_value(STATE_V1)? == "FROZEN" {
             return Ok(());
         }
         tries += 1;
         pause(Duration::from_micros(20 * u64::from(tries.min(100))))?;
     }
-    dir.write("freezer.state", "THAWED")?;
+    dir.write(STATE_V1, "THAWED")?;
     Err(not_frozen(dir))
 }
 

@@ -31,9 +31,8 @@ impl Cgroup {
         let Some(path) = self.process_path() else { return Ok(()) };
         let Some(dir) = CgroupDir::open_if_there(path)? else { return Ok(()) };
         let settled = chase(&dir, signal)?;
-        let wake = killing && self.is_frozen()?;
-        if settled && !wake {
-            return Ok(());
+        if settled {
+            return if killing { self.wake() } else { Ok(()) };
         }
         let freezer = self.freezer_dir("signal the container's processes")?;
         let frozen_before = freezer::is_frozen_dir(&freezer)?;
@@ -41,7 +40,9 @@ impl Cgroup {
             freezer::set_frozen(&freezer, true)?;
         }
         let result = signal_each(&dir, signal, &mut BTreeSet::new());
-        if killing || !frozen_before {
+        if killing {
+            self.wake()?;
+        } else if !frozen_before {
             freezer::set_frozen(&freezer, false)?;
         }
         result

@@ -61,9 +61,7 @@ fn delete_known(container: &Container, force: bool) -> Result<()> {
         container.home.write(DELETED, b"")?;
     }
     if let Some(init) = init {
-        // On cgroup v1 a frozen process isn't even killed before it is thawed.
-        let frozen = (status == Status::Paused).then(|| container.cgroup()).transpose()?;
-        end(&init, frozen.as_ref())?;
+        end(&init, Some(&container.cgroup()?))?;
     }
     remove(&container.home, &container.state)
 }
@@ -101,20 +99,27 @@ pub fn undo_host_mounts(state: &State) {
     state.host_mounts.iter().rev().for_each(HostMount::undo);
 }
 
-/// Kills a container's first process and waits for its end; thaws the cgroup, if it is frozen.
-fn end(init: &OwnedFd, frozen: Option<&Cgroup>) -> Result<()> {
+/// Kills a container's first process and waits for its end.
+fn end(init: &OwnedFd, cgroup: Option<&Cgroup>) -> Result<()> {
     match signal::send(init, libc::SIGKILL) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(Error::os(errno, "kill the container's first process")),
     }
-    frozen.map_or(Ok(()), Cgroup::thaw)?;
-    if wait_for_end(init, PATIENCE)? {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::System, "container init still running"))
+    for _ in 0..PATIENCE {
+        // Where it is frozen, or its pid namespace has processes that are, it doesn't end. Somebody may have frozen it just
+        // now, and the container itself may do it again.
+        if let Some(cgroup) = cgroup
+            && cgroup.holds_back_kills()?
+        {
+            cgroup.kill(libc::SIGKILL)?;
+        }
+        if wait_for_end(init, 1)? {
+            return Ok(());
+        }
     }
 }
 
+    Err(Error::new(Kind::System, "container init still running"))
 /// Tells a creator that hasn't put the state into its place yet to stop, and waits until it has: it takes away by itself
 /// what it made. One that takes longer than that does so later.
 fn await_creator(home: &Home) -> Result<()> {
@@ -139,8 +144,7 @@ fn unfinished_state(home: &Home) -> Result<Option<State>> {
 fn remove_damaged(home: &Home, remains: &Remains) -> Result<()> {
     let cgroup = remains.cgroup.as_ref().map(Cgroup::open).transpose()?;
     if let Some(init) = remains.init.map(Identity::open).transpose()?.flatten() {
-        let is_frozen = cgroup.as_ref().map(Cgroup::is_frozen).transpose()?.unwrap_or_default();
-        end(&init, cgroup.as_ref().filter(|_| is_frozen))?;
+        end(&init, cgroup.as_ref())?;
     }
     if let Some(cgroup) = cgroup {
         cgroup.kill(libc::SIGKILL)?;

@@ -41,9 +41,13 @@ pub fn kill(store: &Store, id: &str, number: i32, all: bool) -> Result<()> {
         Err(rustix::io::Errno::SRCH) => return Err(Error::new(Kind::State, "container not running")),
         sent => sent.doing(|| format!("send signal {number} to the container's first process"))?,
     }
-    if number == libc::SIGKILL && status == Status::Paused {
-        // On cgroup v1 a frozen process isn't even killed before it is thawed.
-        container.cgroup()?.thaw()?;
+    if number == libc::SIGKILL {
+        let cgroup = container.cgroup()?;
+        if cgroup.holds_back_kills()? {
+            cgroup.kill(number)?;
+        } else if status == Status::Paused {
+            cgroup.thaw()?;
+        }
     }
     Ok(())
 }
