@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_that_froze_itself_is_killed_without_a_pid_namespace,
         a_container_that_freezes_its_children_again_and_again_is_deleted_by_force,
         a_pause_that_meets_a_delete_keeps_nothing_alive,
+        a_cgroup_named_like_a_file_is_no_file,
     ]
 }
 
@@ -110,6 +111,22 @@ fn a_pause_that_meets_a_delete_keeps_nothing_alive(rt: &Runtime) -> Checked {
         // Either came first.
         let _ = pause.finish();
     }
+    rt.assert_clean();
+    Ok(())
+}
+
+/// The kernel takes any name for a new cgroup that no file of its has: names of files that other kernels have, too.
+fn a_cgroup_named_like_a_file_is_no_file(rt: &Runtime) -> Checked {
+    have("blkio")?;
+    rt.coracle_only("runc reads directories")?;
+    let names = "io_service_bytes_recursive io_serviced_recursive sectors_recursive time_recursive";
+    let script = format!(
+        "cd /sys/fs/cgroup/blkio && for name in {names}; do mkdir blkio.$name; done; echo made; sleep 1021"
+    );
+    let c = up_with(rt, &script, true);
+    c.wait_for_output("made");
+    c.call("events", &["--stats"]).ok();
+    c.call("delete", &["--force"]).ok();
     rt.assert_clean();
     Ok(())
 }

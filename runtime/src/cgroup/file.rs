@@ -113,9 +113,11 @@ impl CgroupDir {
         )
     }
 
-    /// Whether the cgroup has a file of that name.
+    /// Whether the cgroup has a file of that name. A container may give a cgroup below the name of a file that the kernel
+    /// doesn't have.
     pub fn has(&self, name: &str) -> bool {
-        rustix::fs::accessat(&self.fd, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
 
     /// The text of a file.
@@ -126,7 +128,8 @@ impl CgroupDir {
     /// The text of a file; `None` when the kernel does not have it, or the cgroup is gone, or, as
     /// files of controllers that are switched off do, it says EOPNOTSUPP.
     pub fn read_if_there(&self, name: &str) -> Result<Option<String>> {
-        let absent = |errno| matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP);
+        // EISDIR: a cgroup below has the name (see `has`).
+        let absent = |errno| matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP | Errno::ISDIR);
         let result = self.open_file(name, OFlags::RDONLY).and_then(|fd| read_all(fd.as_fd()));
         match result {
             Ok(text) => Ok(Some(text)),
