@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coracle::error::{Doing, Error, Kind, Result};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, openat, unlinkat};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
     SocketType, accept_with, listen, recvmsg, socket_with,
@@ -34,6 +34,8 @@ impl ConsoleSocket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).doing(doing)?;
         let address = SocketAddrUnix::new(&path).doing(doing)?;
+        // The name gets this mode at its birth: nobody else may send.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR).doing(doing)?;
         net::bind(&socket, &address).doing(doing)?;
         let made = Self { bundle, name, path, socket };
         listen(&made.socket, 1).doing(doing)?;

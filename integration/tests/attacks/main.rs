@@ -3,10 +3,11 @@
 
 mod cgroups;
 mod racing;
+mod state;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let topics = [racing::tests(), cgroups::tests()];
+    let topics = [racing::tests(), cgroups::tests(), state::tests()];
     coracle_integration::run_tests(topics.into_iter().flatten().collect())
 }

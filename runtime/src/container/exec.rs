@@ -234,10 +234,17 @@ fn take_absent(process: &mut Process, own: &Process) {
 
 /// The configuration as it was when the container was created.
 pub(super) fn own_bundle(container: &Container) -> Result<Bundle> {
-    let text = container.home.read(CONFIG_FILE)?.ok_or_else(|| {
-        Error::new(Kind::System, format!("{} is missing", container.home.path().join(CONFIG_FILE).display()))
-    })?;
-    Bundle::from_json(&container.state.bundle, &text)
+    let path = container.home.path().join(CONFIG_FILE);
+    let text = container
+        .home
+        .read(CONFIG_FILE)?
+        .ok_or_else(|| Error::new(Kind::System, format!("{} is missing", path.display())))?;
+    // It was checked when the container was created.
+    Bundle::from_json(&container.state.bundle, &text).map_err(|error| {
+        error
+            .while_doing(format_args!("{} is damaged", path.display()))
+            .hint("delete the container and create it again")
+    })
 }
 
 fn change_user(process: &mut Process, user: Option<ExecUser>, additional_gids: &[u32]) {

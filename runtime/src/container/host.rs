@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Process};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, openat};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -95,6 +95,8 @@ pub fn listen_at(directory: impl AsFd, name: &str) -> Result<OwnedFd> {
     let doing = || format!("make the socket {name}");
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).doing(doing)?;
+    // The name gets this mode at its birth, whatever the caller's umask is: nobody else may call.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR).doing(doing)?;
     in_directory(directory, name, |address| bind(&socket, address)).doing(doing)?;
     listen(&socket, 1).doing(doing)?;
     Ok(socket)

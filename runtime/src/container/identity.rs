@@ -35,7 +35,8 @@ impl Identity {
     /// The pidfd of the process, if it still runs. The pidfd is opened first: whatever `stat` then says is said of
     /// the process that the pidfd holds on to, or of a later one with another start time.
     pub fn open(self) -> Result<Option<OwnedFd>> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        // What was read from a damaged state is no id.
+        let Some(pid) = (self.pid > 0).then(|| Pid::from_raw(self.pid)).flatten() else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Ok(None),
             opened => opened.doing(|| format!("open the pidfd of {}", self.pid))?,
