@@ -4,10 +4,11 @@
 mod cgroups;
 mod racing;
 mod state;
+mod together;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let topics = [racing::tests(), cgroups::tests(), state::tests()];
+    let topics = [racing::tests(), cgroups::tests(), state::tests(), together::tests()];
     coracle_integration::run_tests(topics.into_iter().flatten().collect())
 }

@@ -69,6 +69,7 @@ fn delete_known(container: &Container, force: bool) -> Result<()> {
 /// Takes away what a container that has ended leaves: processes that outlived the first one, the cgroup, the
 /// directory. Can be done again after any interruption.
 pub fn remove(home: &Home, state: &State) -> Result<()> {
+    let lock = home.lock();
     if home.is_gone() {
         // Somebody else has done it. What has the same names now is another container's.
         return Ok(());
@@ -83,6 +84,7 @@ pub fn remove(home: &Home, state: &State) -> Result<()> {
     }
     undo_host_mounts(state);
     home.remove()?;
+    drop(lock);
     run_poststop(state);
     Ok(())
 }
@@ -117,9 +119,9 @@ fn end(init: &OwnedFd, cgroup: Option<&Cgroup>) -> Result<()> {
             return Ok(());
         }
     }
+    Err(Error::new(Kind::System, "container init still running"))
 }
 
-    Err(Error::new(Kind::System, "container init still running"))
 /// Tells a creator that hasn't put the state into its place yet to stop, and waits until it has: it takes away by itself
 /// what it made. One that takes longer than that does so later.
 fn await_creator(home: &Home) -> Result<()> {
@@ -142,6 +144,10 @@ fn unfinished_state(home: &Home) -> Result<Option<State>> {
 
 /// Takes away a container whose state can't be read: what still can be told of it.
 fn remove_damaged(home: &Home, remains: &Remains) -> Result<()> {
+    let _lock = home.lock();
+    if home.is_gone() {
+        return Ok(());
+    }
     let cgroup = remains.cgroup.as_ref().map(Cgroup::open).transpose()?;
     if let Some(init) = remains.init.map(Identity::open).transpose()?.flatten() {
         end(&init, cgroup.as_ref())?;
@@ -155,6 +161,10 @@ fn remove_damaged(home: &Home, remains: &Remains) -> Result<()> {
 
 /// A directory without a state in its place: its creator died before the cgroup was known to be its own.
 fn remove_stateless(home: &Home) -> Result<()> {
+    let _lock = home.lock();
+    if home.is_gone() {
+        return Ok(());
+    }
     if let Some(state) = unfinished_state(home)? {
         remove_unclaimed(&Cgroup::open(&state.cgroup)?)?;
     }

@@ -75,14 +75,19 @@ impl Made {
     /// Takes everything away. What goes wrong here is only logged: the error that led here is the one to tell.
     pub fn take_away(mut self) {
         self.let_go();
-        if let Some(cgroup) = self.cgroup.take()
+        let lock = self.home.lock();
+        // Somebody else may have taken it away just now.
+        let is_ours = !self.home.is_gone();
+        if let Some(cgroup) = self.cgroup.take().filter(|_| is_ours)
             && let Err(error) = cgroup.kill(libc::SIGKILL).and_then(|()| cgroup.remove())
         {
             log::warn!("{error}");
         }
-        if let Some(Err(error)) = self.rdt.take().map(|rdt| rdt.remove()) {
+        if let Some(Err(error)) = self.rdt.take().filter(|_| is_ours).map(|rdt| rdt.remove()) {
             log::warn!("{error}");
         }
+        // The hooks may delete it too.
+        drop(lock);
         if self.hooks {
             delete::run_poststop(&self.state);
         }

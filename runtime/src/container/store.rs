@@ -11,9 +11,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, renameat,
+    statat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Doing, Error, Kind, Result};
 
@@ -75,7 +76,12 @@ impl Store {
             made => made,
         };
         match made {
-            Ok(()) => Home::open(path, id),
+            Ok(()) => Home::open(path, id).map_err(|error| match error.kind() {
+                Kind::NotFound => {
+                    Error::new(Kind::State, format!("container {id} was deleted while it was being created"))
+                }
+                _ => error,
+            }),
             Err(Errno::EXIST) => Err(Error::new(Kind::Exists, "container with given ID already exists")
                 .hint(format!("`coracle delete --force {id}` removes it"))),
             Err(errno) => {
@@ -219,6 +225,16 @@ impl Home {
         fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
+    /// Waits until nobody else takes the container away, and keeps others from it until what this gives is dropped. The
+    /// one who comes second finds that it [`Home::is_gone`], and that its names may be another container's.
+    ///
+    /// A filesystem without locks does without.
+    pub fn lock(&self) -> Option<Lock> {
+        let directory = self.directory.try_clone().ok()?;
+        retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).ok()?;
+        Some(Lock(directory))
+    }
+
     /// Removes the directory with all that is in it. The state goes late, so that an interrupted removal can be
     /// done again, and the word to the creator after it: there is no moment without either.
     pub fn remove(&self) -> Result<()> {
@@ -231,10 +247,22 @@ impl Home {
         }
         match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // Somebody else was faster, and it is another container's already.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.is_gone() => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(errno) => return Err(errno).doing(doing),
         }
         std::fs::remove_dir_all(&self.path).doing(doing)
+    }
+}
+
+/// Says that nobody else takes a container away: see [`Home::lock`].
+pub struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The descriptor is a duplicate: closing it alone would keep the lock.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
