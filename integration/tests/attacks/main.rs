@@ -2,6 +2,7 @@
 //! work against later commands, damaged state.
 
 mod cgroups;
+mod host;
 mod racing;
 mod state;
 mod together;
@@ -9,6 +10,6 @@ mod together;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let topics = [racing::tests(), cgroups::tests(), state::tests(), together::tests()];
+    let topics = [racing::tests(), cgroups::tests(), state::tests(), together::tests(), host::tests()];
     coracle_integration::run_tests(topics.into_iter().flatten().collect())
 }

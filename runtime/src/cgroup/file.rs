@@ -261,6 +261,11 @@ pub fn remove(path: &Path) -> Result<bool, Errno> {
     }
 }
 
+/// Whether a cgroup hierarchy of either version is mounted at `path`.
+pub fn is_cgroup_filesystem(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| matches!(found.f_type as u64, CGROUP_MAGIC | CGROUP2_MAGIC))
+}
+
 /// Opens the file of a cgroup by its full path, following no link.
 pub fn open_path(path: &Path, flags: OFlags) -> Result<OwnedFd> {
     rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), NO_LINKS)

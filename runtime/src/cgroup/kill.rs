@@ -28,8 +28,8 @@ impl Cgroup {
         {
             return dir.write("cgroup.kill", "1");
         }
-        let Some(path) = self.process_path() else { return Ok(()) };
-        let Some(dir) = CgroupDir::open_if_there(path)? else { return Ok(()) };
+        let Some(member) = self.process_member() else { return Ok(()) };
+        let Some(dir) = CgroupDir::open_if_there(&member.path)? else { return member.expect_hierarchy() };
         let settled = chase(&dir, signal)?;
         if settled {
             return if killing { self.wake() } else { Ok(()) };

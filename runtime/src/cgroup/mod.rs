@@ -37,7 +37,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,18 @@ impl Member {
 
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
+    }
+
+    /// Refuses to take a directory for removed that only can't be seen from here.
+    fn expect_hierarchy(&self) -> Result<()> {
+        if file::is_cgroup_filesystem(&self.mount) {
+            return Ok(());
+        }
+        Err(Error::new(
+            crate::error::Kind::System,
+            format!("look at the cgroup {}: no hierarchy is mounted on {}", self.path.display(), self.mount.display()),
+        )
+        .hint("mount it there again, or do this where it is mounted: in the mount namespace in which the container was created"))
     }
 }
 
@@ -219,14 +231,13 @@ impl Cgroup {
 
     /// The hierarchy whose list of processes stands for the container. On version 1 a container
     /// that may write its cgroups makes children in any hierarchy; all of them are below.
-    fn process_path(&self) -> Option<&Path> {
+    fn process_member(&self) -> Option<&Member> {
         let members = &self.record.members;
         let named = ["freezer", "devices", "pids"];
         named
             .iter()
             .find_map(|name| members.iter().find(|member| member.has(name)))
             .or_else(|| members.first())
-            .map(|member| member.path.as_path())
     }
 
     /// Refuses an operation on a container without cgroups.

@@ -12,9 +12,10 @@ impl Cgroup {
     /// cgroup is gone.
     pub fn pids(&self) -> Result<Vec<i32>> {
         self.require("list the container's processes")?;
-        match self.process_path().map(CgroupDir::open_if_there).transpose()?.flatten() {
+        let Some(member) = self.process_member() else { return Ok(Vec::new()) };
+        match CgroupDir::open_if_there(&member.path)? {
             Some(dir) => Ok(below(&dir)?.into_iter().collect()),
-            None => Ok(Vec::new()),
+            None => member.expect_hierarchy().map(|()| Vec::new()),
         }
     }
 }

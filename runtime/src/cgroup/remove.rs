@@ -40,7 +40,8 @@ impl Cgroup {
         let mut busy = Vec::new();
         for member in &self.record.members {
             match file::remove(&member.path) {
-                Ok(_) => {}
+                Ok(true) => {}
+                Ok(false) => member.expect_hierarchy()?,
                 // A version 1 hierarchy says EBUSY; one with children below may say ENOTEMPTY.
                 Err(Errno::BUSY | Errno::NOTEMPTY) => busy.push(member),
                 Err(errno) => return Err(remove_error(&member.path, errno)),

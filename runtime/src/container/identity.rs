@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::init::procfs;
 
 /// A process: its id, and when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,10 @@ impl Identity {
             opened => opened.doing(|| format!("open the pidfd of {}", self.pid))?,
         };
         let stat = read_stat(self.pid).doing(|| format!("read /proc/{}/stat", self.pid))?;
+        if stat.is_none() {
+            // It is gone; or nothing can be told of it, which must not be taken for its end.
+            procfs::open_host()?;
+        }
         let runs = stat.is_some_and(|stat| stat.start_time == self.start_time && !stat.ended);
         Ok(runs.then_some(pidfd))
     }
