@@ -20,6 +20,7 @@
 // `Duration::from_mins` is newer than the oldest compiler that this workspace promises to build with.
 #![allow(clippy::duration_suboptimal_units)]
 
+pub mod beside;
 pub mod bundle;
 pub mod command;
 pub mod console;

@@ -1,13 +1,12 @@
 //! The same bundles with a user namespace under runc 1.3 and under the runtime under test: what the process sees, and what
-//! the host finds afterwards, must be the same. Every difference that is meant is named here, with the reason.
+//! the host finds afterwards, must be the same.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use coracle_integration::bundle::{add_mount, grant, push, without_namespace};
-use coracle_integration::host::parse_mounts;
-use coracle_integration::{Checked, Runtime, skip, trial_without_runtime};
+use coracle_integration::{Runtime, beside, trial_without_runtime};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -62,7 +61,9 @@ const CASES: [(&str, Edit); 11] = [
 
 pub fn tests() -> Vec<Trial> {
     let trial = |&(name, edit): &(&str, Edit)| {
-        trial_without_runtime(format!("as_runc_does_with_{name}"), move || compare(edit))
+        trial_without_runtime(format!("as_runc_does_with_{name}"), move || {
+            beside::compare(|rt| probe(rt, edit))
+        })
     };
     CASES.iter().map(trial).collect()
 }
@@ -89,19 +90,9 @@ fn probe(rt: &Runtime, edit: Edit) -> Vec<String> {
     fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).expect("chmod");
     let bundle = script(rt, PROBE, |config| edit(config, &source));
     fs::create_dir_all(bundle.rootfs("/mnt")).expect("making a directory");
-    let ran = rt.container(&bundle).run();
-    let mut section = String::new();
-    let mut seen = Vec::new();
-    let mut mounts = String::new();
-    for line in ran.stdout.lines() {
-        match line.strip_prefix("== ") {
-            Some(name) => name.clone_into(&mut section),
-            None if section == "mounts" => mounts.extend([line, "\n"]),
-            None => seen.push(format!("{section}: {line}")),
-        }
-    }
-    assert_eq!(section, "end", "the probe did not come to its end: {ran}");
-    seen.extend(parse_mounts(&mounts).iter().map(|mount| describe(mount, rt)));
+    let c = rt.container(&bundle);
+    let ran = c.run().ok();
+    let mut seen = beside::seen(&ran.stdout, rt, &c.id, &[]);
     for place in [source.join("new"), bundle.rootfs("/mnt/new")] {
         if let Ok(found) = fs::metadata(&place) {
             let name = if place.starts_with(&source) { "source" } else { "rootfs" };
@@ -109,54 +100,4 @@ fn probe(rt: &Runtime, edit: Edit) -> Vec<String> {
         }
     }
     seen
-}
-
-fn describe(mount: &coracle_integration::host::Mount, rt: &Runtime) -> String {
-    let is_masked = mount.target.starts_with("/proc/") || mount.target.starts_with("/sys/firmware");
-    if is_masked && mount.kind == "tmpfs" {
-        // Masked directories: one empty filesystem for all, or one for each.
-        return format!("mount: {} is masked", mount.target);
-    }
-    let scratch = rt.scratch("").to_string_lossy().trim_end_matches('/').to_owned();
-    let mut options = mount.options.clone();
-    options.sort_unstable();
-    let mut of_file_system = mount.super_options.clone();
-    of_file_system.sort_unstable();
-    if mount.target == "/sys/fs/cgroup" && mount.kind == "tmpfs" {
-        // runc leaves the tmpfs that holds the v1 hierarchies writable although `ro` was asked for.
-        options.retain(|option| option != "ro" && option != "rw");
-    }
-    if mount.kind == "devtmpfs" {
-        // The devices of the host: nothing in them is to be executed or to change the user, as newer crun has it.
-        options.retain(|option| option != "noexec" && option != "nosuid");
-    }
-    let tags: Vec<&str> = mount.propagation.iter().filter_map(|tag| tag.split(':').next()).collect();
-    let root = mount.root.replace(&scratch, "SCRATCH").replace(rt.mark(), "MARK");
-    let root = if mount.kind == "cgroup" { String::new() } else { root };
-    format!(
-        "mount: {} {} {root} {} {} {tags:?}",
-        mount.target,
-        mount.kind,
-        options.join(","),
-        of_file_system.join(",")
-    )
-}
-
-fn compare(edit: Edit) -> Checked {
-    let Some(runc) = Runtime::peer("runc") else {
-        return skip("no runc 1.3 here: integration/peers/fetch brings it");
-    };
-    let (yardstick, tested) = (Runtime::at(runc), Runtime::under_test());
-    let (expected, seen) = (probe(&yardstick, edit), probe(&tested, edit));
-    let missing = expected.iter().filter(|line| !seen.contains(line)).map(|line| format!("- {line}"));
-    let added = seen.iter().filter(|line| !expected.contains(line)).map(|line| format!("+ {line}"));
-    let differences: Vec<String> = missing.chain(added).collect();
-    assert!(
-        differences.is_empty(),
-        "runc (-) and the runtime under test (+) differ:\n{}",
-        differences.join("\n")
-    );
-    yardstick.finish().expect("runc leaves nothing behind");
-    tested.finish().expect("nothing is left behind");
-    Ok(())
 }

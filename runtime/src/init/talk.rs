@@ -33,7 +33,7 @@ pub fn hand_over_console(master: OwnedFd, inside: &Inside<'_>) -> Result<()> {
     match &inside.console {
         ConsoleReceiver::Host | ConsoleReceiver::Caller => tell(inside, &Frame::Console(master)),
         ConsoleReceiver::Engine(socket) => {
-            send_with_descriptor(socket.as_fd(), b"/dev/ptmx", Some(master.as_fd()))
+            send_with_descriptor(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
                 .doing(|| "send the terminal to the console socket")
         }
     }
