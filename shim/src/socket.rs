@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use coracle::error::{Doing, Error, Kind, Result};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, openat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -65,6 +65,11 @@ pub fn claim(path: &Path) -> Result<Option<OwnedFd>> {
         .doing(|| format!("open the directory {}", directory.display()))?;
     flock(&lock, FlockOperation::LockExclusive)
         .doing(|| format!("lock the directory {}", directory.display()))?;
+    if directory == Path::new(DIRECTORY) {
+        // Another shim may have made it, with another mode.
+        fchmod(&lock, Mode::RWXU)
+            .doing(|| format!("close the directory {} to others", directory.display()))?;
+    }
     let take = || bind(&socket, &name).and_then(|()| listen(&socket, BACKLOG));
     // Between its making and a change of its mode anybody could connect.
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
