@@ -64,14 +64,15 @@ pub fn umoci_bundle(directory: &Path) -> Bundle {
 
 /// A docker archive (`docker save` format) of a busybox image whose command is a shell, as engines import it.
 pub fn docker_archive(file: &Path, name: &str) {
-    docker_archive_of(file, name, &["/bin/sh"]);
+    docker_archive_of(file, name, &["/bin/sh"], |_| ());
 }
 
-/// The same with another command.
-pub fn docker_archive_of(file: &Path, name: &str, command_of_image: &[&str]) {
+/// The same with another command, and with what `fill` puts into the root filesystem.
+pub fn docker_archive_of(file: &Path, name: &str, command_of_image: &[&str], fill: impl FnOnce(&Path)) {
     let directory = file.with_extension("d");
     let rootfs = directory.join("rootfs");
     busybox(&rootfs);
+    fill(&rootfs);
     let layer = directory.join("layer.tar");
     let tar = |into: &Path, from: &Path, what: &[&str]| {
         let mut tar = command("tar", &["--numeric-owner", "-cf"]);

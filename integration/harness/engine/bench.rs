@@ -3,6 +3,7 @@
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -57,11 +58,21 @@ impl Place {
         vec![Self { version: Version::V1_6, runtime: ShimRuntime { binary, ..ShimRuntime::RUNC } }]
     }
 
+    /// Our shim with the option `BinaryName`: runc, and the newest crun.
+    pub fn of_other_runtimes() -> Vec<Self> {
+        let crun = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/crun-hybrid");
+        let runc = host::program("runc").unwrap_or_else(|| "runc".into());
+        let with = |binary| ShimRuntime { binary: Some(binary), ..ShimRuntime::CORACLE };
+        [runc, crun].map(|binary| Self { version: Version::V1_6, runtime: with(binary) }).to_vec()
+    }
+
     fn name(&self) -> String {
+        let binary = self.runtime.binary.as_deref().and_then(Path::file_name).unwrap_or_default();
         let runtime = match (self.runtime.is_ours(), &self.runtime.binary) {
-            (true, _) => "coracle",
-            (false, None) => "runc",
-            (false, Some(_)) => "runc-shim-with-binary-name",
+            (true, None) => "coracle".to_owned(),
+            (true, Some(_)) => format!("coracle-shim-with-{}", binary.display()),
+            (false, None) => "runc".to_owned(),
+            (false, Some(_)) => "runc-shim-with-binary-name".to_owned(),
         };
         format!("{}::{runtime}", self.version.number())
     }
@@ -69,7 +80,43 @@ impl Place {
     /// Why there can be no such bench on this machine.
     fn obstacle(&self) -> Option<String> {
         let daemon = self.version.programs().err();
-        daemon.or_else(|| if self.runtime.is_ours() { our_shim().err() } else { None })
+        let shim = || if self.runtime.is_ours() { our_shim().err() } else { None };
+        let crun = || {
+            let of_crun = self.runtime.binary.as_ref().is_some_and(|binary| binary.ends_with("crun-hybrid"));
+            (of_crun && Runtime::peer("crun").is_none())
+                .then(|| "integration/peers/fetch brings crun".to_owned())
+        };
+        daemon.or_else(shim).or_else(crun)
+    }
+}
+
+/// A bench with a daemon of its own, which is ended with it.
+#[derive(Debug)]
+pub struct Own(Bench);
+
+impl Own {
+    /// The daemon's version and the runtime are those of another bench.
+    pub fn like(bench: &Bench, make: Make) -> Self {
+        // A bench's daemon is static for all others.
+        let engine = Box::leak(Box::new(make(bench.engine.version())));
+        Self(Bench { engine, runtime: bench.runtime.clone() })
+    }
+}
+
+impl Deref for Own {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.0
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.engine.pid().is_none() {
+            self.engine.start_again();
+        }
+        self.engine.stop();
     }
 }
 

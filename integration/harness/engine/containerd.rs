@@ -81,10 +81,27 @@ impl ShimRuntime {
     pub fn words(&self) -> Vec<String> {
         let mut words = vec!["--runtime".to_owned(), self.kind.to_owned()];
         if let Some(binary) = &self.binary {
-            words.extend(["--runc-binary".to_owned(), binary.display().to_string()]);
+            // ctr has a word for the option of containerd's own shim only.
+            let (word, value) = if self.is_ours() {
+                ("--runtime-config-path", options_file(binary))
+            } else {
+                ("--runc-binary", binary.clone())
+            };
+            words.extend([word.to_owned(), value.display().to_string()]);
         }
         words
     }
+}
+
+/// A file with the option `BinaryName`, in the `/run` that is ours alone.
+fn options_file(binary: &Path) -> PathBuf {
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    let file = PathBuf::from(format!("/run/coracle-options-{name}.toml"));
+    // Whole at once: another check may read it.
+    let new = file.with_extension(format!("{:?}", std::thread::current().id()));
+    fs::write(&new, format!("BinaryName = {:?}\n", binary.display().to_string())).expect("writing options");
+    fs::rename(new, &file).expect("renaming options");
+    file
 }
 
 /// The name of our shim's program, by containerd's rule for the runtime type.
@@ -142,8 +159,13 @@ impl Containerd {
 
     /// Makes an image of busybox with this command, and imports it into a namespace.
     pub fn import(&self, namespace: &str, name: &str, command: &[&str]) {
+        self.import_with(namespace, name, command, |_| ());
+    }
+
+    /// The same, with what `fill` puts into the image's root filesystem.
+    pub fn import_with(&self, namespace: &str, name: &str, command: &[&str], fill: impl FnOnce(&Path)) {
         let archive = self.path("image.tar");
-        rootfs::docker_archive_of(&archive, name, command);
+        rootfs::docker_archive_of(&archive, name, command, fill);
         self.ctr(&["--namespace", namespace, "images", "import", &archive.to_string_lossy()]).ok();
         fs::remove_file(archive).expect("removing the archive");
     }

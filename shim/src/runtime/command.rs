@@ -205,8 +205,10 @@ fn check(status: u32, log: &str, printed: &str) -> Result<()> {
     if status == 0 {
         return Ok(());
     }
-    let mut records = log.lines().rev().filter_map(|line| serde_json::from_str::<Record>(line).ok());
-    let text = match records.find(|record| matches!(record.level.as_str(), "error" | "fatal")) {
+    // runc writes a line for each record, and crun several.
+    let records =
+        serde_json::Deserializer::from_str(log).into_iter::<Record>().map_while(std::result::Result::ok);
+    let text = match records.filter(|record| matches!(record.level.as_str(), "error" | "fatal")).last() {
         Some(record) => record.msg,
         None if !printed.trim().is_empty() => printed.trim().replace('\n', " "),
         None => format!("exit status {status}"),
@@ -248,6 +250,18 @@ mod tests {
         let text = with_terminal(br#"{"args":["sh"],"terminal":false}"#, true).unwrap();
         assert_eq!(text, br#"{"args":["sh"],"terminal":true}"#);
         assert!(with_terminal(b"[]", true).is_err());
+    }
+
+    #[test]
+    fn the_last_error_of_a_log_is_told_however_it_is_laid_out() {
+        let runc =
+            "{\"level\":\"warning\",\"msg\":\"a\"}\n{\"level\":\"error\",\"msg\":\"b\",\"time\":\"t\"}\n";
+        let crun =
+            "{\n  \"msg\": \"c\",\n  \"level\": \"error\"\n}{\n  \"msg\": \"d\",\n  \"level\": \"error\"\n}";
+        for (log, text) in [(runc, "b"), (crun, "d"), ("", "printed"), ("panic: oops", "printed")] {
+            assert!(check(1, log, "printed\n").unwrap_err().to_string().contains(text), "{log}");
+        }
+        check(0, runc, "").unwrap();
     }
 
     #[test]
