@@ -5,13 +5,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::ops::Deref;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use coracle_integration::command::eventually;
-use coracle_integration::engine::bench::{Bench, Place, trials};
+use coracle_integration::command::{Running, eventually};
+use coracle_integration::engine::bench::{Bench, Own, Place, trials};
 use coracle_integration::engine::by_hand::ByHand;
 use coracle_integration::engine::containerd::{Containerd, Version};
 use coracle_integration::engine::event_sink::EventSink;
@@ -38,6 +37,7 @@ fn main() -> ExitCode {
         much_output_costs_no_memory,
         events_wait_for_a_daemon_that_is_away,
         a_disk_that_hangs_stops_only_who_writes_to_it,
+        a_worker_that_is_killed_at_an_exec_leaves_no_process,
     ];
     let mut tests = trials(&on_each_version, &Place::of_shims(), &[]);
     tests.extend(trials(&checks, &Place::newest(), KNOWN_OF_RUNC));
@@ -51,34 +51,6 @@ fn main() -> ExitCode {
 /// What containerd's own shim does otherwise, and why ours does not follow it.
 const KNOWN_OF_RUNC: &[(&str, &str)] =
     &[("a_daemon_that_is_killed_during_creates_leaves_nothing", "a shim that was being started can stay")];
-
-/// A bench with a daemon of its own, which is ended with it.
-struct Own(Bench);
-
-impl Own {
-    fn like(bench: &Bench) -> Self {
-        // A bench's daemon is static for all others.
-        let engine = Box::leak(Box::new(Containerd::of(bench.engine.version())));
-        Self(Bench { engine, runtime: bench.runtime.clone() })
-    }
-}
-
-impl Deref for Own {
-    type Target = Bench;
-
-    fn deref(&self) -> &Bench {
-        &self.0
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if self.engine.pid().is_none() {
-            self.engine.start_again();
-        }
-        self.engine.stop();
-    }
-}
 
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("signalling a process of ours");
@@ -98,7 +70,7 @@ fn containers_outlive_a_daemon_that_is_killed(bench: &Bench) {
 
 #[track_caller]
 fn outlive(bench: &Bench, politely: bool) {
-    let own = Own::like(bench);
+    let own = Own::like(bench, Containerd::of);
     let ends = own.id();
     own.run(&["--detach"], &ends, &["sh", "-c", &exits_by_term(7)]).ok();
     let ends_pid = own.engine.pid_of(&ends);
@@ -170,7 +142,7 @@ fn a_killed_shim_is_cleaned_up_after(bench: &Bench) {
 }
 
 fn a_daemon_that_is_killed_during_creates_leaves_nothing(bench: &Bench) {
-    let own = Own::like(bench);
+    let own = Own::like(bench, Containerd::of);
     let ids: Vec<_> = (0..6).map(|_| own.id()).collect();
     for (index, id) in ids.iter().enumerate() {
         let mut ctr = own.run_command(&["--detach", "--null-io"], id, &["sleep", "1000"]);
@@ -481,5 +453,57 @@ fn a_disk_that_hangs_stops_only_who_writes_to_it(bench: &Bench) {
     assert!(eventually(|| read() == format!("before\n{all}")), "{} bytes", read().len());
     drop(disk);
     hand.delete();
+    shim.anchor().end();
+}
+
+/// A lease on a file: whoever opens it waits until the lease ends (fcntl(2), "Leases"), as from a server that hangs. Says
+/// `asked` when somebody does.
+fn lease(file: &str) -> Running {
+    let script = r#"
+        use IO::Handle; STDOUT->autoflush(1);
+        $SIG{IO} = sub { print "asked\n" };
+        open(F, "<", shift) && fcntl(F, 1024, 1) or die "no lease: $!";
+        print "leased\n";
+        sleep 1 while 1;"#;
+    let lease = Running::start(coracle_integration::command::command("perl", &["-e", script, file]));
+    lease.wait_for_output("leased");
+    lease
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn a_worker_that_is_killed_at_an_exec_leaves_no_process(bench: &Bench) {
+    let shim = Shim::own(bench);
+    let hand = shim.sleeping_container();
+    let program = hand.path("held");
+    fs::copy(shim.busybox().join("bin/busybox"), &program).expect("copying a program");
+    let held = program.display().to_string();
+    // The root filesystem is read-only; /dev is not.
+    let hand = hand.config(|config| {
+        coracle_integration::bundle::add_mount(config, "/dev/held/sleep", "bind", &held, &["bind"]);
+    });
+    let hand = hand.up();
+    let lease = lease(&held);
+    let before = children(shim.pid());
+    shim.tasks.exec(&hand.exec_request("one", &["/dev/held/sleep", "1000"])).expect("Exec");
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| shim.tasks.start(&hand.id, "one"));
+        // Its process is there, and executes the program.
+        lease.wait_for_output("asked");
+        let worker =
+            children(shim.pid()).into_iter().find(|pid| !before.contains(pid) && children(*pid).len() == 1);
+        signal(worker.expect("the worker"), Signal::KILL);
+        starting.join().expect("no panic").expect_err("what made it was killed");
+    });
+    lease.signal(Signal::KILL);
+    lease.finish();
+    let count = || shim.tasks.pids(&hand.id).expect("Pids").len();
+    assert!(eventually(|| count() == 1), "{:?}", shim.tasks.pids(&hand.id));
+    // The container is as it was.
+    assert_eq!(hand.exec_to_end("two", &["echo", "here"]), (0, "here\n".to_owned()));
+    hand.end();
     shim.anchor().end();
 }

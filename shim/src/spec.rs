@@ -1,9 +1,10 @@
 //! What the shim itself wants to know of a bundle, and the small files that it keeps there.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle::error::{Doing, Error, Kind, Result};
 use serde::Deserialize;
@@ -62,10 +63,17 @@ pub fn shares_pids(bundle: &Path) -> Result<bool> {
 /// Writes a file of the shim's in the bundle, whose directory others may enter: for the shim's user alone, whatever the
 /// umask.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::OpenOptions::new()
-        .write(true)
+    write_as(OpenOptions::new().write(true).truncate(true), path, bytes)
+}
+
+/// Adds to such a file.
+pub fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_as(OpenOptions::new().append(true), path, bytes)
+}
+
+fn write_as(options: &mut OpenOptions, path: &Path, bytes: &[u8]) -> Result<()> {
+    options
         .create(true)
-        .truncate(true)
         .mode(0o600)
         .open(path)
         .and_then(|mut file| file.write_all(bytes))
@@ -79,16 +87,26 @@ pub fn save_runtime(bundle: &Path, options: &Options) -> Result<()> {
     write(&path, name.as_bytes())
 }
 
-/// Keeps the pid of the first process in the bundle, for the invocation `delete`.
-pub fn save_pid(bundle: &Path, pid: i32) {
-    if let Err(error) = write(&bundle.join("init.pid"), pid.to_string().as_bytes()) {
+/// Where the pid of the first process is kept, for the invocation `delete`.
+pub fn pid_file(bundle: &Path) -> PathBuf {
+    bundle.join("init.pid")
+}
+
+/// Where the pid of an exec's process is kept, until the exec is deleted. Its id may well be `init`.
+pub fn exec_pid_file(bundle: &Path, exec_id: &str) -> PathBuf {
+    bundle.join(if exec_id == "init" { "init.exec.pid".to_owned() } else { format!("{exec_id}.pid") })
+}
+
+/// Keeps a pid in the bundle.
+pub fn save_pid(file: &Path, pid: i32) {
+    if let Err(error) = write(file, pid.to_string().as_bytes()) {
         log::warn!("{error}");
     }
 }
 
 /// The pid of the first process, if it was kept; 0 else.
 pub fn load_pid(bundle: &Path) -> u32 {
-    let text = std::fs::read_to_string(bundle.join("init.pid")).unwrap_or_default();
+    let text = std::fs::read_to_string(pid_file(bundle)).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }
 
@@ -98,4 +116,16 @@ pub fn check_exec_id(id: &str) -> Result<(), Failure> {
         return Err(Failure::invalid(format!("exec_id {id:?} can't be the name of a file")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_exec_has_the_pid_file_of_the_first_process() {
+        let bundle = Path::new("/bundle");
+        assert_eq!(exec_pid_file(bundle, "one"), Path::new("/bundle/one.pid"));
+        assert_ne!(exec_pid_file(bundle, "init"), pid_file(bundle));
+    }
 }

@@ -55,19 +55,31 @@ where
     T: Serialize + DeserializeOwned,
     J: FnOnce() -> Result<Output<T>>,
 {
-    run_or_clean_up(reaper, streams, job, async || ()).await
+    run_or_clean_up(reaper, streams, |_| job(), async |_| ()).await
 }
 
-/// As [`run`]. Where the copy was killed at its work, `clean_up` takes away what it has left half made.
+/// Tells the shim, before a worker is done, what it has made so far.
+pub struct SoFar<'socket>(&'socket OwnedFd);
+
+impl SoFar<'_> {
+    /// Tells it. The shim learns of it only where the worker doesn't come to its end.
+    pub fn is<T: Serialize>(&self, made: &T) -> Result<()> {
+        let text = serde_json::to_vec(made).map_err(unwritable)?;
+        post(self.0, SO_FAR, &text, None)
+    }
+}
+
+/// As [`run`]. Where the copy was killed at its work, `clean_up` takes away what it has left half made, and is given what
+/// the copy told of that.
 pub async fn run_or_clean_up<T, J>(
     reaper: &Reaper,
     streams: Streams,
     job: J,
-    clean_up: impl AsyncFnOnce(),
+    clean_up: impl AsyncFnOnce(Option<T>),
 ) -> Result<Output<T>>
 where
     T: Serialize + DeserializeOwned,
-    J: FnOnce() -> Result<Output<T>>,
+    J: FnOnce(&SoFar<'_>) -> Result<Output<T>>,
 {
     let (ours, theirs) = pair()?;
     let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
@@ -77,10 +89,15 @@ where
     let ended = reaper.watch(pid);
     drop((theirs, streams));
     let exit = wait(ended).await?;
-    if let Some(result) = receive(&ours)? {
-        return result;
-    }
-    clean_up().await;
+    let so_far = match receive(&ours)? {
+        Some(Message::Done(result)) => return result,
+        Some(Message::SoFar(made)) => match receive(&ours)? {
+            Some(Message::Done(result)) => return result,
+            _ => Some(made),
+        },
+        None => None,
+    };
+    clean_up(so_far).await;
     Err(Error::new(
         Kind::System,
         format!("the shim's worker ended with status {} before it was done", exit.status),
@@ -94,13 +111,13 @@ pub async fn execute(reaper: &Reaper, streams: Streams, begin: impl FnOnce() -> 
     let pid = match Clone3::default().spawn().doing(|| "fork a worker")? {
         Forked::Parent { pid, .. } => pid,
         // The socket is close-on-exec: a program that is executed says nothing on it.
-        Forked::Child => child::<(), _>(&theirs, &streams, || Err(begin())),
+        Forked::Child => child::<(), _>(&theirs, &streams, |_| Err(begin())),
     };
     let ended = reaper.watch(pid);
     drop((theirs, streams));
     let exit = wait(ended).await?;
     match receive::<()>(&ours)? {
-        Some(Err(error)) => Err(error),
+        Some(Message::Done(Err(error))) => Err(error),
         _ => Ok(exit.status),
     }
 }
@@ -145,8 +162,8 @@ pub async fn first_word(socket: OwnedFd) -> Result<OwnedFd> {
     let socket = sys::watch(socket, Interest::READABLE).doing(|| "wait for a helper")?;
     let _ready = socket.readable().await.doing(|| "wait for a helper")?;
     match receive::<()>(socket.get_ref())? {
-        Some(prepared) => prepared?,
-        None => return Err(Error::new(Kind::System, "the shim's helper ended before it was ready")),
+        Some(Message::Done(prepared)) => prepared?,
+        _ => return Err(Error::new(Kind::System, "the shim's helper ended before it was ready")),
     };
     Ok(socket.into_inner())
 }
@@ -164,11 +181,11 @@ async fn wait(ended: oneshot::Receiver<Exit>) -> Result<Exit> {
 fn child<T, J>(socket: &OwnedFd, streams: &Streams, job: J) -> !
 where
     T: Serialize,
-    J: FnOnce() -> Result<Output<T>>,
+    J: FnOnce(&SoFar<'_>) -> Result<Output<T>>,
 {
     in_a_copy(|| {
         let socket = settle(socket, streams)?;
-        let result = free().and_then(|()| job());
+        let result = free().and_then(|()| job(&SoFar(&socket)));
         send(&socket, &result)
     })
 }
@@ -229,13 +246,27 @@ fn free() -> Result<()> {
     citizen::restore_descriptor_limit().doing(|| "restore the limit of open descriptors")
 }
 
+/// The first bytes of messages: what was made so far, the result, and an error in its place.
+const SO_FAR: u8 = b'S';
+const RESULT: u8 = b'R';
+const FAILURE: u8 = b'E';
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::new(Kind::System, format!("write the worker's result: {error}"))
+}
+
 fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()> {
-    let failed =
-        |error: serde_json::Error| Error::new(Kind::System, format!("write the worker's result: {error}"));
-    let (letter, text, descriptor) = match result {
-        Ok((value, descriptor)) => (b'R', serde_json::to_vec(value).map_err(failed)?, descriptor.as_ref()),
-        Err(error) => (b'E', serde_json::to_vec(error).map_err(failed)?, None),
-    };
+    match result {
+        Ok((value, descriptor)) => {
+            let text = serde_json::to_vec(value).map_err(unwritable)?;
+            post(socket, RESULT, &text, descriptor.as_ref())
+        }
+        Err(error) => post(socket, FAILURE, &serde_json::to_vec(error).map_err(unwritable)?, None),
+    }
+}
+
+/// Sends one message.
+fn post(socket: &OwnedFd, letter: u8, text: &[u8], descriptor: Option<&OwnedFd>) -> Result<()> {
     if text.len() >= LONGEST {
         return Err(Error::new(Kind::System, format!("the worker's result has {} bytes", text.len())));
     }
@@ -246,14 +277,22 @@ fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptor));
     }
     let letter = [letter];
-    let parts = [IoSlice::new(&letter), IoSlice::new(&text)];
+    let parts = [IoSlice::new(&letter), IoSlice::new(text)];
     sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)
         .doing(|| "send the worker's result")
         .map(drop)
 }
 
-/// The result; nothing when there is none.
-fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Result<Option<Result<Output<T>>>> {
+/// What a worker says.
+enum Message<T> {
+    /// What it has made so far.
+    SoFar(T),
+    /// How it ended.
+    Done(Result<Output<T>>),
+}
+
+/// The next message; nothing when there is none.
+fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Result<Option<Message<T>>> {
     // Its length, without taking it.
     let (_, length) = match recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC) {
         Err(Errno::CONNRESET | Errno::AGAIN) => return Ok(None),
@@ -277,7 +316,11 @@ fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Result<Option<Result<Output
         |error: serde_json::Error| Error::new(Kind::System, format!("read a worker's result: {error}"));
     Ok(match bytes.get(..length).and_then(<[u8]>::split_first) {
         None => None,
-        Some((b'R', text)) => Some(Ok((serde_json::from_slice(text).map_err(garbled)?, descriptor))),
-        Some((_, text)) => Some(Err(serde_json::from_slice(text).map_err(garbled)?)),
+        Some((&SO_FAR, text)) => Some(Message::SoFar(serde_json::from_slice(text).map_err(garbled)?)),
+        Some((&RESULT, text)) => {
+            let value = serde_json::from_slice(text).map_err(garbled)?;
+            Some(Message::Done(Ok((value, descriptor))))
+        }
+        Some((_, text)) => Some(Message::Done(Err(serde_json::from_slice(text).map_err(garbled)?))),
     })
 }

@@ -14,6 +14,7 @@ use coracle_integration::engine::task::{Any, Deleted, Exec, OPTIONS, Options, PR
 use coracle_integration::{host, leftovers, named};
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CoreSchedulingScope, core_scheduling_cookie};
 use serde_json::{Value, json};
 
 pub fn checks() -> Vec<(&'static str, Check)> {
@@ -26,6 +27,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         delete_of_what_was_never_made_is_no_error,
         a_shim_is_the_first_to_go_when_memory_is_short,
         shim_cgroup_is_joined,
+        a_shim_has_a_core_scheduling_group_where_that_is_asked_for,
         an_unknown_action_is_an_error,
     ]
 }
@@ -44,6 +46,7 @@ pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
         delete_does_the_rest_when_the_runtime_fails,
         info_tells_what_another_runtime_can,
         the_directory_of_sockets_is_the_shims_own,
+        another_user_is_refused_whatever_the_modes_are,
         a_shim_that_is_terminated_ends_in_order,
     ]
 }
@@ -122,6 +125,30 @@ fn a_shim_is_the_first_to_go_when_memory_is_short(bench: &Bench) {
     };
     let daemon = bench.engine.pid().expect("the daemon runs");
     assert_eq!(score(shim.pid()), score(daemon) + 1);
+}
+
+fn a_shim_has_a_core_scheduling_group_where_that_is_asked_for(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let cookie =
+        |pid: i32| core_scheduling_cookie(Pid::from_raw(pid).expect("a pid"), CoreSchedulingScope::Thread);
+    let own = std::process::id().cast_signed();
+    let started = |asked: &str| {
+        let mut command = hand.command(&["start"]);
+        command.env("SCHED_CORE", asked);
+        coracle_integration::command::run(command)
+    };
+    if cookie(own).is_err() {
+        // This kernel has none: that is an error, and nothing stays.
+        let refused = started("1").fails();
+        assert!(refused.to_string().contains("core"), "{refused}");
+        assert!(eventually(|| hand.shims().is_empty()), "{:?}", hand.shims());
+    } else {
+        started("1").ok();
+        let (shim, _) = hand.shims().pop().expect("the shim");
+        assert_ne!(cookie(shim), cookie(own));
+        hand.kill_shim();
+    }
+    started("").ok();
 }
 
 fn shim_cgroup_is_joined(bench: &Bench) {
@@ -381,6 +408,25 @@ fn the_directory_of_sockets_is_the_shims_own(bench: &Bench) {
     assert_eq!(socket(&address).parent(), Some(&*directory));
     let metadata = fs::symlink_metadata(&directory).expect("the directory is there");
     assert_eq!((metadata.uid(), metadata.permissions().mode() & 0o777), (0, 0o700));
+}
+
+fn another_user_is_refused_whatever_the_modes_are(bench: &Bench) {
+    let hand = ByHand::new(bench);
+    let directory = hand.path("sockets");
+    let params = BootstrapParams { socket_dir: directory.display().to_string(), ..params(&hand) };
+    let (_, address, _) = answer(&hand.bytes(&["start"], &params.encode_to_vec()));
+    let path = socket(&address);
+    for (path, mode) in [(&*directory, 0o711), (path, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    // A shim that takes the connection waits for a request, and this for its answer.
+    let script = "chdir shift; $> = shift; alarm 10; \
+        my $s = IO::Socket::UNIX->new(Peer => shift) or die qq(connect: $!); print defined(<$s>) ? 1 : q(closed)";
+    let name = path.file_name().expect("a name").display().to_string();
+    let words = ["-MIO::Socket::UNIX", "-e", script, &directory.display().to_string(), "4242", &name];
+    let told = coracle_integration::command::run(coracle_integration::command::command("perl", &words)).ok();
+    assert_eq!(told.out(), "closed");
+    hand.tasks(&address).who(&hand.id).expect("the shim's own user is answered");
 }
 
 fn a_shim_that_is_terminated_ends_in_order(bench: &Bench) {

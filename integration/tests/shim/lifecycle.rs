@@ -10,6 +10,7 @@ use coracle_integration::engine::shim::Shim;
 use coracle_integration::engine::task::{Failure, Status, Tasks};
 use coracle_integration::{host, leftovers, named};
 use rustix::process::Signal;
+use serde_json::json;
 use ttrpc::proto::Code;
 
 pub fn checks() -> Vec<(&'static str, Check)> {
@@ -39,7 +40,11 @@ pub fn checks() -> Vec<(&'static str, Check)> {
 }
 
 pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
-    named![checkpoint_is_refused_with_a_reason, a_create_that_is_killed_leaves_nothing]
+    named![
+        checkpoint_is_refused_with_a_reason,
+        a_create_that_is_killed_leaves_nothing,
+        signals_lists_statistics_and_limits_need_no_process,
+    ]
 }
 
 fn status(shim: &Shim, id: &str) -> Option<Status> {
@@ -259,6 +264,38 @@ fn connect_tells_who_is_there(bench: &Bench) {
     let line = fs::read_to_string(format!("/proc/{}/cmdline", who.shim_pid)).expect("the shim is there");
     assert!(line.contains("containerd-shim-"), "{line}");
     hand.end();
+}
+
+fn signals_lists_statistics_and_limits_need_no_process(bench: &Bench) {
+    let shim = Shim::own(bench);
+    let hand = shim.script("trap 'echo heard' USR1; echo ready; while :; do sleep 0.1; done").up();
+    hand.wait_for_output("ready");
+    let pids = host::v1_hierarchy("pids").expect("a pids hierarchy");
+    let cgroup = pids.join(bench.engine.namespace()).join(format!("shim-{}", shim.pid()));
+    fs::create_dir_all(&cgroup).expect("making a cgroup");
+    let limit = |limit: &str| fs::write(cgroup.join("pids.max"), limit).expect("setting a limit");
+    limit("1");
+    fs::write(cgroup.join("cgroup.procs"), shim.pid().to_string()).expect("moving the shim");
+    shim.tasks.state(&hand.id, "").expect("State");
+    assert!(!shim.tasks.pids(&hand.id).expect("Pids").is_empty());
+    shim.tasks.stats(&hand.id).expect("Stats");
+    shim.tasks.update(&hand.id, &json!({ "cpu": { "shares": 333 } })).expect("Update");
+    shim.tasks.kill(&hand.id, "", Signal::USR1, false).expect("Kill");
+    hand.wait_for_output("heard");
+    // What needs one says why it fails, and harms nothing.
+    let failure = shim.tasks.pause(&hand.id).expect_err("a worker");
+    assert!(failure.message.contains("temporarily unavailable"), "{failure:?}");
+    let request = hand.exec_request("one", &["true"]);
+    shim.tasks.exec(&request).expect("Exec");
+    shim.tasks.start(&hand.id, "one").expect_err("a process");
+    shim.tasks.delete(&hand.id, "one").expect("Delete");
+    limit("max");
+    shim.tasks.pause(&hand.id).expect("Pause");
+    shim.tasks.resume(&hand.id).expect("Resume");
+    assert_eq!(hand.exec_to_end("two", &["true"]).0, 0);
+    hand.end();
+    shim.anchor().end();
+    assert!(eventually(|| fs::remove_dir(&cgroup).is_ok()), "{}", cgroup.display());
 }
 
 fn checkpoint_is_refused_with_a_reason(bench: &Bench) {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     // What containerd's own shim doesn't do, or does by the help of other programs.
     let of_ours = [
         lifecycle::checks_of_ours(),
+        stdio::checks_of_ours(),
         limits::checks_of_ours(),
         options::checks_of_ours(),
         invocation::checks_of_ours(),

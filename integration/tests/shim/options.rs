@@ -5,8 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use coracle_integration::command::eventually;
 use coracle_integration::engine::bench::{Bench, Check};
-use coracle_integration::engine::shim::Shim;
+use coracle_integration::engine::shim::{Hand, Shim};
 use coracle_integration::engine::task::{Any, Options, Status};
 use coracle_integration::named;
 use rustix::process::Signal;
@@ -16,6 +17,7 @@ use ttrpc::proto::Code;
 pub fn checks() -> Vec<(&'static str, Check)> {
     named![
         binary_name_is_the_runtime_that_is_run,
+        the_bundle_has_the_files_that_others_look_for,
         a_binary_name_that_is_not_there_is_an_error,
         root_is_where_the_state_is,
         io_uid_owns_the_pipes,
@@ -26,7 +28,12 @@ pub fn checks() -> Vec<(&'static str, Check)> {
 }
 
 pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
-    named![options_of_an_unknown_type_are_refused]
+    named![
+        options_of_an_unknown_type_are_refused,
+        an_exec_may_have_the_name_of_a_file_of_the_bundle,
+        a_container_is_pausing_until_it_is_paused,
+        a_runtime_that_is_killed_at_an_exec_leaves_no_process,
+    ]
 }
 
 fn binary_name_is_the_runtime_that_is_run(bench: &Bench) {
@@ -59,6 +66,95 @@ fn binary_name_is_the_runtime_that_is_run(bench: &Bench) {
         let called = log.lines().any(|line| line.contains(&format!(" {verb} ")) && line.contains(&hand.id));
         assert!(called, "no {verb} in: {log}");
     }
+}
+
+/// A container that is run by the runc of the daemon's release, with either shim.
+fn by_runc<'s>(bench: &Bench, hand: Hand<'s>) -> Hand<'s> {
+    let binary_name = bench.engine.program("runc").display().to_string();
+    hand.options(&Options { binary_name, ..Options::default() })
+}
+
+fn the_bundle_has_the_files_that_others_look_for(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = by_runc(bench, shim.sleeping_container()).up();
+    let read =
+        |name: &str| fs::read_to_string(hand.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let state = shim.tasks.state(&hand.id, "").expect("State");
+    assert_eq!(read("init.pid").trim(), state.pid.to_string());
+    let runc = bench.engine.program("runc").display().to_string();
+    assert_eq!(read("runtime"), runc);
+    assert!(read("options.json").contains(&runc), "{}", read("options.json"));
+    let pid = hand.exec("one", &["sleep", "1000"]);
+    assert_eq!(read("one.pid").trim(), pid.to_string());
+    shim.tasks.kill(&hand.id, "one", Signal::KILL, false).expect("Kill");
+    shim.tasks.wait(&hand.id, "one").expect("Wait");
+    shim.tasks.delete(&hand.id, "one").expect("Delete");
+    assert!(!hand.path("one.pid").exists());
+    let request = hand.exec_request("two", &["/nonesuch"]);
+    shim.tasks.exec(&request).expect("Exec");
+    shim.tasks.start(&hand.id, "two").expect_err("there is no such program");
+    assert!(read("log.json").contains("nonesuch"), "{}", read("log.json"));
+    hand.end();
+}
+
+// containerd's own shim answers State only when the runtime is done.
+fn a_container_is_pausing_until_it_is_paused(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping_container();
+    let (wrapper, go) = (hand.path("wrapper"), hand.path("go"));
+    let script = format!(
+        "#!/bin/sh\ncase $* in *' pause '*) while ! test -e {}; do sleep 0.05; done ;; esac\nexec {} \"$@\"\n",
+        go.display(),
+        bench.engine.program("runc").display()
+    );
+    fs::write(&wrapper, script).expect("writing a script");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let hand =
+        hand.options(&Options { binary_name: wrapper.display().to_string(), ..Options::default() }).up();
+    let state = || shim.tasks.state(&hand.id, "").map(|state| state.status);
+    std::thread::scope(|scope| {
+        let pausing = scope.spawn(|| shim.tasks.pause(&hand.id));
+        let seen = eventually(|| state() == Ok(Status::Pausing as i32));
+        fs::write(&go, "").expect("writing a file");
+        assert!(seen, "{:?}", state());
+        pausing.join().expect("no panic").expect("Pause");
+    });
+    assert_eq!(state(), Ok(Status::Paused as i32));
+    shim.tasks.resume(&hand.id).expect("Resume");
+    hand.end();
+}
+
+fn an_exec_may_have_the_name_of_a_file_of_the_bundle(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    for hand in [shim.sleeping_container(), by_runc(bench, shim.sleeping_container())] {
+        let hand = hand.up();
+        let files = ["init.pid", "config.json", "options.json"];
+        let read = || files.map(|name| fs::read_to_string(hand.path(name)).expect("a file of the bundle"));
+        let before = read();
+        for exec in ["init", "config", "options"] {
+            assert_eq!(hand.exec_to_end(exec, &["echo", exec]), (0, format!("{exec}\n")));
+            assert_eq!(read(), before, "after the exec {exec}");
+        }
+        hand.end();
+    }
+}
+
+fn a_runtime_that_is_killed_at_an_exec_leaves_no_process(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let hand = shim.sleeping_container();
+    let wrapper = hand.path("wrapper");
+    let runc = bench.engine.program("runc").display().to_string();
+    let script = format!("#!/bin/sh\n{runc} \"$@\"\ncase $* in *' exec '*) kill -9 $$ ;; esac\n");
+    fs::write(&wrapper, script).expect("writing a script");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let hand =
+        hand.options(&Options { binary_name: wrapper.display().to_string(), ..Options::default() }).up();
+    shim.tasks.exec(&hand.exec_request("one", &["sleep", "1000"])).expect("Exec");
+    shim.tasks.start(&hand.id, "one").expect_err("the runtime was killed");
+    let count = || shim.tasks.pids(&hand.id).expect("Pids").len();
+    assert!(eventually(|| count() == 1), "{:?}", shim.tasks.pids(&hand.id));
+    shim.tasks.delete(&hand.id, "one").expect("Delete");
+    hand.end();
 }
 
 fn a_binary_name_that_is_not_there_is_an_error(bench: &Bench) {

@@ -33,6 +33,10 @@ pub fn checks() -> Vec<(&'static str, Check)> {
     ]
 }
 
+pub fn checks_of_ours() -> Vec<(&'static str, Check)> {
+    named![a_fifo_may_be_named_by_its_uri]
+}
+
 /// Reads a FIFO to its end, beside the test.
 struct Reader {
     read: Arc<Mutex<Vec<u8>>>,
@@ -84,6 +88,20 @@ fn into_fifos(hand: Hand) -> (Hand, Reader, Reader) {
 fn output_goes_through_fifos(bench: &Bench) {
     let shim = Shim::shared(bench);
     let (hand, stdout, stderr) = into_fifos(shim.script("echo out; echo err >&2"));
+    let hand = hand.up();
+    hand.exits(0);
+    hand.delete();
+    assert_eq!((stdout.end(), stderr.end()), (b"out\n".to_vec(), b"err\n".to_vec()));
+}
+
+fn a_fifo_may_be_named_by_its_uri(bench: &Bench) {
+    let shim = Shim::shared(bench);
+    let (hand, stdout, stderr) = into_fifos(shim.script("echo out; echo err >&2"));
+    let hand = hand.request(|request| {
+        for stream in [&mut request.stdout, &mut request.stderr] {
+            stream.insert_str(0, "fifo://");
+        }
+    });
     let hand = hand.up();
     hand.exits(0);
     hand.delete();

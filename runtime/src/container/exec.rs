@@ -34,7 +34,7 @@ use crate::sys::clone::{Clone3, Forked};
 /// Adds a process to a running container and, unless it is detached, waits for its end. Gives the exit status.
 pub fn exec(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<i32> {
     let Spawned { pid, pidfd, master, signals } =
-        begin(store, settings, id, options, |process| check_console(process, options))?;
+        begin(store, settings, id, options, |process| check_console(process, options), None)?;
     match signals {
         Some(signals) => {
             foreground::wait(&signals, pid, &pidfd, master, None).inspect_err(|_| kill_and_reap(&pidfd))
@@ -43,10 +43,20 @@ pub fn exec(store: &Store, settings: &Settings, id: &str, options: &ExecOptions)
     }
 }
 
+/// Who is told which process is being added.
+type Announce<'a> = &'a dyn Fn(Identity) -> Result<()>;
+
 /// As [`exec`] with `detach`, for a caller of the library, who serves the terminal itself. The process is the caller's
-/// child.
-pub fn exec_here(store: &Store, settings: &Settings, id: &str, options: &ExecOptions) -> Result<Begun> {
-    let Spawned { pid, master, .. } = begin(store, settings, id, options, |_| Ok(()))?;
+/// child. `announce` is told which one it is before its program may begin: until then the process ends by itself when this
+/// one does.
+pub fn exec_here(
+    store: &Store,
+    settings: &Settings,
+    id: &str,
+    options: &ExecOptions,
+    announce: Announce<'_>,
+) -> Result<Begun> {
+    let Spawned { pid, master, .. } = begin(store, settings, id, options, |_| Ok(()), Some(announce))?;
     Ok(Begun { process: Identity::of(pid)?, master })
 }
 
@@ -57,6 +67,7 @@ fn begin(
     id: &str,
     options: &ExecOptions,
     check: impl FnOnce(bool) -> Result<()>,
+    announce: Option<Announce<'_>>,
 ) -> Result<Spawned> {
     let container = Container::open(store, id)?;
     let (status, init) = container.status_and_init()?;
@@ -103,7 +114,7 @@ fn begin(
     if container.state.namespaces & libc::CLONE_NEWUSER as u64 != 0 {
         prepare_user(&container, &process)?;
     }
-    spawn(&container, &init, &plan, options, settings)
+    spawn(&container, &init, &plan, options, settings, announce)
 }
 
 /// What only the host's side may do for a process that joins a user namespace.
@@ -317,6 +328,7 @@ fn spawn(
     plan: &ExecPlan,
     options: &ExecOptions,
     settings: &Settings,
+    announce: Option<Announce<'_>>,
 ) -> Result<Spawned> {
     // Socket activation is for the container's own process.
     let keep = kept_descriptors(0, options.preserve_fds)?;
@@ -431,7 +443,7 @@ fn spawn(
         rustix::thread::move_into_link_name_space(own_pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
             .doing(|| "go back to the runtime's pid namespace")?;
     }
-    let finished = finish(container, &host_end, pid, &pidfd, pidfd_socket.as_ref(), options);
+    let finished = finish(container, &host_end, pid, &pidfd, pidfd_socket.as_ref(), options, announce);
     match finished {
         Ok((master, signals)) => Ok(Spawned { pid, pidfd, master, signals }),
         Err(error) => {
@@ -449,6 +461,7 @@ fn finish(
     pidfd: &OwnedFd,
     pidfd_socket: Option<&OwnedFd>,
     options: &ExecOptions,
+    announce: Option<Announce<'_>>,
 ) -> Result<(Option<OwnedFd>, Option<Signals>)> {
     if let Some(rdt) = &container.state.intel_rdt {
         rdt.add(pid)?;
@@ -474,6 +487,9 @@ fn finish(
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
+    }
+    if let Some(announce) = announce {
+        announce(Identity::of(pid)?)?;
     }
     // Not before, since a process that can't begin, as in a paused container, must not keep us from ending; and not after,
     // since the program may signal us at once.

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use coracle::cgroup::Cgroup;
 use coracle::container::{Begun, Identity};
 use coracle::error::{Doing, Error, Kind, Result};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::Deserialize;
 
 use super::program::{self, Done};
-use super::{Exec, Of};
+use super::{Exec, Of, end};
 use crate::console::ConsoleSocket;
 use crate::options::Options;
 use crate::reaper::Reaper;
@@ -67,7 +68,7 @@ impl Command {
         all
     }
 
-    /// The log of one command: another one may run beside it.
+    /// The log of one command, in which its error is the last one: another command may run beside it.
     fn new_log(&self) -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         self.bundle.join(format!("log-{}.json", COUNT.fetch_add(1, Ordering::Relaxed)))
@@ -76,7 +77,7 @@ impl Command {
     async fn call(&self, words: &[OsString], input: &[u8]) -> Result<Done> {
         let log = self.new_log();
         let done = program::collect(&self.reaper, &self.program, &self.arguments(&log, words), input).await;
-        let told = take(&log);
+        let told = self.take(&log);
         let done = done?;
         check(done.status, &told, &done.stderr)?;
         Ok(done)
@@ -85,12 +86,24 @@ impl Command {
     async fn call_with(&self, words: &[OsString], streams: Streams) -> Result<()> {
         let log = self.new_log();
         let status = program::run(&self.reaper, &self.program, &self.arguments(&log, words), streams).await;
-        let told = take(&log);
+        let told = self.take(&log);
         check(status?, &told, "")
     }
 
+    /// Takes a command's log, to the end of the container's `log.json`. A command that said nothing has made none.
+    fn take(&self, log: &Path) -> String {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let _ = std::fs::remove_file(log);
+        if !text.is_empty()
+            && let Err(error) = spec::append(&self.bundle.join("log.json"), text.as_bytes())
+        {
+            log::warn!("{error}");
+        }
+        text
+    }
+
     pub(super) async fn create(&self, terminal: bool, streams: Streams) -> Result<Begun> {
-        let pid_file = self.bundle.join("init.pid");
+        let pid_file = spec::pid_file(&self.bundle);
         let mut words: Vec<OsString> = vec!["create".into(), "--bundle".into(), self.bundle.clone().into()];
         words.extend(["--pid-file".into(), pid_file.clone().into()]);
         if self.no_pivot {
@@ -130,20 +143,35 @@ impl Command {
         self.reaper.early(pid).map_or_else(|| Identity::of(pid), Ok)
     }
 
+    /// The process of an exec that failed though the process is there: the runtime was killed half-way, or its terminal
+    /// didn't come. A runtime that takes it away itself may have left its pid, which can be anybody's then, but no child
+    /// of the shim's.
+    fn left_behind(&self, pid_file: &Path) -> Option<Identity> {
+        let process = self.identity(pid_file).ok()?;
+        let child = WaitId::Pid(Pid::from_raw(process.pid)?);
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(child, look).is_ok().then_some(process)
+    }
+
     pub(super) async fn start(&self) -> Result<()> {
         self.call(&["start".into(), self.id.clone().into()], b"").await.map(drop)
     }
 
     pub(super) async fn exec(&self, exec: Exec) -> Result<Begun> {
-        let at = |suffix: &str| self.bundle.join(format!("{}.{suffix}", exec.id));
-        let (pid_file, process_file) = (at("pid"), at("json"));
+        // No other file of the bundle has such a name, whatever the exec's id is.
+        let process_file = self.bundle.join(format!("{}.process.json", exec.id));
+        let pid_file = spec::exec_pid_file(&self.bundle, &exec.id);
         spec::write(&process_file, &with_terminal(&exec.spec, exec.terminal)?)?;
         let mut words: Vec<OsString> = vec!["exec".into(), "--process".into(), process_file.clone().into()];
         words.extend(["--detach".into(), "--pid-file".into(), pid_file.clone().into()]);
         let made = self.make(words, exec.terminal, exec.streams, &pid_file, &[&self.id]).await;
-        for file in [&process_file, &pid_file] {
-            // Nobody needs it any more; it goes with the bundle at the latest.
-            let _ = std::fs::remove_file(file);
+        // Nobody needs it any more; it goes with the bundle at the latest.
+        let _ = std::fs::remove_file(&process_file);
+        if made.is_err() {
+            if let Some(left) = self.left_behind(&pid_file) {
+                end(left);
+            }
+            let _ = std::fs::remove_file(&pid_file);
         }
         made
     }
@@ -191,13 +219,6 @@ impl Command {
     pub(super) fn cgroup(&self, init: i32) -> Result<Cgroup> {
         Cgroup::of_process(init)
     }
-}
-
-/// Reads a command's log, and removes it. A command that said nothing has made none.
-fn take(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let _ = std::fs::remove_file(log);
-    text
 }
 
 /// A failure's text: the log's last error, else what was printed.

@@ -11,10 +11,10 @@ use coracle::cgroup::{Cgroup, ManagerChoice};
 use coracle::container::{self, Begun, CreateOptions, ExecOptions, ExecProcess, Settings, Store, Update};
 use coracle::error::{Kind, Result};
 
-use super::{Exec, Made, Of};
+use super::{Exec, Made, Of, end};
 use crate::options::Options;
 use crate::reaper::Reaper;
-use crate::worker::{self, Output, Streams};
+use crate::worker::{self, Output, SoFar, Streams};
 
 /// A container of the library's.
 pub struct Library {
@@ -60,8 +60,9 @@ impl Library {
             no_new_keyring: self.no_new_keyring,
             preserve_fds: 0,
         };
-        let job = || container::create_here(&self.store, &self.settings, &self.id, &options).map(made);
-        let clean_up = async || match self.delete(true).await {
+        let job =
+            |_: &SoFar<'_>| container::create_here(&self.store, &self.settings, &self.id, &options).map(made);
+        let clean_up = async |_| match self.delete(true).await {
             Err(error) if error.kind() != Kind::NotFound => {
                 log::warn!("container {}: take it away again: {error}", self.id);
             }
@@ -86,8 +87,16 @@ impl Library {
             ignore_paused: false,
             process: ExecProcess::Text { text: exec.spec.to_vec(), tty: exec.terminal },
         };
-        let job = || container::exec_here(&self.store, &self.settings, &self.id, &options).map(made);
-        let (made, master) = worker::run(&self.reaper, exec.streams, job)
+        let job = |so_far: &SoFar<'_>| {
+            let announce = |process| so_far.is(&Made::from(process));
+            container::exec_here(&self.store, &self.settings, &self.id, &options, &announce).map(made)
+        };
+        let clean_up = async |begun: Option<Made>| {
+            if let Some(begun) = begun {
+                end(begun.identity());
+            }
+        };
+        let (made, master) = worker::run_or_clean_up(&self.reaper, exec.streams, job, clean_up)
             .await
             .map_err(|error| error.of_document("process", "the request"))?;
         Ok(made.begun(master))
@@ -139,6 +148,5 @@ impl Library {
 }
 
 fn made(begun: Begun) -> Output<Made> {
-    let Begun { process, master } = begun;
-    (Made { pid: process.pid, start_time: process.start_time }, master)
+    (begun.process.into(), begun.master)
 }

@@ -12,8 +12,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use coracle::cgroup::Cgroup;
-use coracle::container::Begun;
-use coracle::error::Result;
+use coracle::container::{Begun, Identity};
+use coracle::error::{Doing, Result};
+use rustix::io::Errno;
 
 use crate::options::Options;
 use crate::reaper::Reaper;
@@ -132,8 +133,32 @@ struct Made {
     start_time: u64,
 }
 
+impl From<Identity> for Made {
+    fn from(process: Identity) -> Self {
+        Self { pid: process.pid, start_time: process.start_time }
+    }
+}
+
 impl Made {
-    fn begun(self, master: Option<OwnedFd>) -> Begun {
-        Begun { process: coracle::container::Identity { pid: self.pid, start_time: self.start_time }, master }
+    fn identity(&self) -> Identity {
+        Identity { pid: self.pid, start_time: self.start_time }
+    }
+
+    fn begun(&self, master: Option<OwnedFd>) -> Begun {
+        Begun { process: self.identity(), master }
+    }
+}
+
+/// Ends a process of an exec that nobody will hear of, because what made it was killed.
+fn end(process: Identity) {
+    let killed = process.open().and_then(|pidfd| match pidfd {
+        Some(pidfd) => match coracle::sys::signal::send(&pidfd, libc::SIGKILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno).doing(|| "send it SIGKILL"),
+        },
+        None => Ok(()),
+    });
+    if let Err(error) = killed {
+        log::warn!("end process {}, whose exec was ended half-way: {error}", process.pid);
     }
 }

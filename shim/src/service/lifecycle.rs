@@ -92,7 +92,7 @@ impl Shim {
         };
         let pid = container.init.pid();
         self.watch_oom(&container, pid);
-        spec::save_pid(&container.bundle, pid);
+        spec::save_pid(&spec::pid_file(&container.bundle), pid);
         self.containers.borrow_mut().insert(request.id.clone(), container.clone());
         let event = TaskCreate {
             container_id: request.id,
@@ -263,6 +263,7 @@ impl Shim {
         let taken = process.begun(begun);
         process.set_stage(Stage::Running);
         follow(self, container, process, ended);
+        spec::save_pid(&spec::exec_pid_file(&container.bundle, &process.exec_id), process.pid());
         if taken.is_err() {
             // Without its terminal it is of no use.
             process.signal(libc::SIGKILL)?;
@@ -328,6 +329,8 @@ impl Shim {
                 process.set_stage(Stage::Never);
             }
             container.execs.borrow_mut().remove(&request.exec_id);
+            // One that never began has none.
+            let _ = std::fs::remove_file(spec::exec_pid_file(&container.bundle, &request.exec_id));
         }
         let exit = match process.stage() {
             Stage::Ended(exit) => Some(exit),
