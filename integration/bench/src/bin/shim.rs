@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use coracle_integration::engine::containerd::{Containerd, ShimRuntime, Version, our_shim};
+use coracle_integration::engine::shim::{address_of, service_version};
+use coracle_integration::engine::task::{Any, Exec, PROCESS, Tasks};
 use coracle_integration::{leftovers, place};
+use serde_json::json;
 
 /// Measures our shim against containerd's own.
 ///
@@ -58,6 +61,7 @@ fn measure(options: &Options) -> Result<(), String> {
     let engine = Containerd::of(version);
     println!("containerd {}; medians; ratios without `ctr version`", version.number());
     commands(&engine, options.rounds);
+    alone(&engine, options.rounds);
     crowd(&engine, options.many);
     probes(&engine, options.probed, Duration::from_secs(options.probing));
     engine.stop();
@@ -101,6 +105,39 @@ fn commands(engine: &Containerd, rounds: usize) {
     }
     for (name, _) in &BOTH {
         engine.remove(&format!("{name}-idle"));
+    }
+}
+
+/// The shims' own part of an exec: its four calls on their sockets, without `ctr` and the daemon, and without streams.
+fn alone(engine: &Containerd, rounds: usize) {
+    let ids = BOTH.each_ref().map(|(name, runtime)| {
+        let id = format!("{name}-alone");
+        start(engine, runtime, &id);
+        id
+    });
+    let shims =
+        ids.each_ref().map(|id| Tasks::connect(&address_of(engine, id), service_version(engine.version())));
+    let process = json!({
+        "args": ["true"], "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"],
+    });
+    let mut samples = [const { Vec::new() }; 2];
+    for round in 0..rounds {
+        for ((tasks, id), samples) in shims.iter().zip(&ids).zip(&mut samples) {
+            let exec_id = format!("e{round}");
+            let spec = Some(Any::json(PROCESS, &process));
+            let request = Exec { id: id.clone(), exec_id: exec_id.clone(), spec, ..Exec::default() };
+            let begun = Instant::now();
+            tasks.exec(&request).expect("Exec");
+            tasks.start(id, &exec_id).expect("Start");
+            tasks.wait(id, &exec_id).expect("Wait");
+            tasks.delete(id, &exec_id).expect("Delete");
+            samples.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let [own, other] = samples.each_mut().map(|samples| median(samples));
+    println!("{:20}  {own:8.1} ms   runc {other:8.1} ms   ratio {:.2}", "its calls alone", own / other);
+    for id in &ids {
+        engine.remove(id);
     }
 }
 
