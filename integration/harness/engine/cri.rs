@@ -145,6 +145,12 @@ pub struct ContainerConfig {
     /// In the place of the image's entrypoint.
     #[prost(string, repeated, tag = "3")]
     pub command: Vec<String>,
+    /// In the place of the image's command.
+    #[prost(string, repeated, tag = "4")]
+    pub args: Vec<String>,
+    /// Added to its environment.
+    #[prost(message, repeated, tag = "6")]
+    pub envs: Vec<KeyValue>,
     /// What is mounted from the host.
     #[prost(message, repeated, tag = "7")]
     pub mounts: Vec<Mount>,
@@ -163,6 +169,17 @@ pub struct ContainerConfig {
     /// See [`LinuxContainer`].
     #[prost(message, optional, tag = "15")]
     pub linux: Option<LinuxContainer>,
+}
+
+/// `KeyValue`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct KeyValue {
+    /// The variable.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// `ContainerMetadata`.

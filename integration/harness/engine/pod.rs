@@ -24,14 +24,29 @@ pub const NAMESPACE: &str = "k8s.io";
 /// What the pod's own container runs: nothing, until it is told to end.
 const PAUSE: &str = "pause:test";
 
+/// The handlers of [`daemon`], each with its type of runtime.
+const HANDLERS: [(&str, &str); 3] = [
+    ("runc", ShimRuntime::RUNC.kind),
+    ("coracle", ShimRuntime::CORACLE.kind),
+    ("coracle-root", ShimRuntime::CORACLE.kind),
+];
+
 /// A daemon with CRI, a bridge of its own for pods, and these handlers: `runc`, `coracle`, and `coracle-root`, whose
 /// options say where the state is.
 pub fn daemon(version: Version) -> Containerd {
+    daemon_with(version, &HANDLERS, |_| ())
+}
+
+/// The same, which knows of runc alone. `fill` puts more into the root filesystem of the pod's own container.
+pub fn daemon_of_runc(version: Version, fill: impl FnOnce(&Path)) -> Containerd {
+    daemon_with(version, &HANDLERS[..1], fill)
+}
+
+fn daemon_with(version: Version, handlers: &[(&str, &str)], fill: impl FnOnce(&Path)) -> Containerd {
     private_cni();
-    let daemon = Containerd::with(version, |directory| config(version, directory));
-    for (name, command) in [("busybox:test", &["/bin/sh"][..]), (PAUSE, &["/bin/sleep", "100000"][..])] {
-        daemon.import(NAMESPACE, name, command);
-    }
+    let daemon = Containerd::with(version, |directory| config(version, directory, handlers));
+    daemon.import(NAMESPACE, "busybox:test", &["/bin/sh"]);
+    daemon.import_with(NAMESPACE, PAUSE, &["/bin/sleep", "100000"], fill);
     let cri = Cri::at(daemon.path("sock"));
     assert!(eventually(|| cri.answers()), "CRI does not answer: {}", daemon.log());
     daemon
@@ -47,7 +62,7 @@ fn private_cni() {
     });
 }
 
-fn config(version: Version, directory: &Path) -> String {
+fn config(version: Version, directory: &Path, handlers: &[(&str, &str)]) -> String {
     // Daemons of several versions run at once, each with a bridge and addresses of its own.
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let at = |name: &str| directory.join(name).display().to_string();
@@ -70,10 +85,12 @@ fn config(version: Version, directory: &Path) -> String {
          [{cri}.containerd]\ndefault_runtime_name = \"runc\"\n",
         at("cni")
     );
-    let handlers = [("runc", ShimRuntime::RUNC.kind), ("coracle", ShimRuntime::CORACLE.kind)];
-    for (handler, kind) in handlers.into_iter().chain([("coracle-root", ShimRuntime::CORACLE.kind)]) {
+    for (handler, kind) in handlers {
         let entry = format!("[{cri}.containerd.runtimes.{handler}]\nruntime_type = \"{kind}\"\n");
         text.push_str(&entry);
+    }
+    if !handlers.iter().any(|(handler, _)| *handler == "coracle-root") {
+        return text;
     }
     let root = format!("Root = \"{}\"\n", at("runtime-root"));
     // 1.6 hands on the name of a file only, newer ones the section itself.
