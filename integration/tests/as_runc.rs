@@ -268,6 +268,7 @@ fn an_unknown_controller_of_exec_is_told(rt: &Runtime) {
     exec("whatever:/").fails_with("unknown controller ");
     exec("..").fails_with(" .. is not a sub cgroup path");
     exec("nonexistent").fails_with("adding pid ");
+    exec("nonexistent").fails_with("/nonexistent/cgroup.procs: no such file ");
 }
 
 fn what_the_caller_ignores_is_not_ignored_inside(rt: &Runtime) {

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::file::{self, CgroupDir};
 use super::{Cgroup, Member, layout};
@@ -66,6 +67,13 @@ pub struct ExecTarget {
 pub struct CgroupHandle(CgroupDir);
 
 impl CgroupHandle {
+    /// That no process may be in it, in runc's words.
+    pub fn taken_by_children(&self, errno: Errno) -> Error {
+        let list = self.0.path().join("cgroup.procs");
+        Error::os(errno, format!("adding pid of the process to cgroups: write to {}", list.display()))
+            .hint("controllers are enabled for the cgroups below it, or it is threaded: name one of those")
+    }
+
     /// The list of its processes, as one of [`ExecTarget::join`].
     pub fn list(&self) -> Result<OwnedFd> {
         let list = self.0.open_file("cgroup.procs", OFlags::WRONLY);
@@ -121,8 +129,12 @@ impl Cgroup {
                 };
             }
             if target.clone_into.is_none() {
-                let dir = CgroupDir::open(&path).map_err(|error| explain(error, chosen))?;
-                target.clone_into = Some(CgroupHandle(dir));
+                let missing = || {
+                    let list = path.join("cgroup.procs");
+                    explain(Error::os(Errno::NOENT, format!("open {}", list.display())), chosen)
+                };
+                let dir = CgroupDir::open_if_there(&path).map_err(|error| explain(error, chosen))?;
+                target.clone_into = Some(CgroupHandle(dir.ok_or_else(missing)?));
             }
         }
         Ok(target)
@@ -142,7 +154,7 @@ impl Cgroup {
 fn explain(error: Error, chosen: Option<&SubCgroup>) -> Error {
     match chosen {
         Some(sub) => error
-            .while_doing(format_args!("--cgroup {:?}: adding pid of the process to the cgroup", sub.path))
+            .while_doing(format_args!("--cgroup {:?}: adding pid of the process to cgroups", sub.path))
             .hint("the sub-cgroup must exist below the container's cgroup"),
         None => error,
     }

@@ -384,21 +384,24 @@ fn spawn(
         stage::spawn(&entry, &plan.outside, &proc, &clone)
     };
     let failed_with = |forked: &Result<Forked>, errnos: &[Errno]| {
-        forked.as_ref().err().and_then(Error::errno).is_some_and(|errno| errnos.contains(&errno))
+        forked.as_ref().err().and_then(Error::errno).filter(|errno| errnos.contains(errno))
     };
     let mut into = cgroup.clone_into.take();
     let mut forked = spawn(into.as_ref());
     // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
     let unfit = [Errno::BUSY, Errno::OPNOTSUPP, Errno::NODEV, Errno::NOENT];
-    if sub.is_empty() && failed_with(&forked, &unfit) {
+    if sub.is_empty() && failed_with(&forked, &unfit).is_some() {
         if let Some(of_init) = cgroups.of_init(init_pid)? {
             into = Some(of_init);
             forked = spawn(into.as_ref());
         }
     }
+    if let (Some(into), Some(errno)) = (&into, failed_with(&forked, &[Errno::BUSY, Errno::OPNOTSUPP])) {
+        forked = Err(into.taken_by_children(errno));
+    }
     // No process is born in a cgroup that is full, but one may come in: who looks after a container that forks without
     // end, or that may not fork, must get into it.
-    if let Some(full) = into.filter(|_| failed_with(&forked, &[Errno::AGAIN])) {
+    if let Some(full) = into.filter(|_| failed_with(&forked, &[Errno::AGAIN]).is_some()) {
         cgroup.join.push(full.list()?);
         forked = spawn(None);
     }
