@@ -24,6 +24,8 @@ impl Plan {
         match (self.manager, &self.unit) {
             (ManagerChoice::Disabled, _) => Ok(Cgroup::new(record, None)),
             (ManagerChoice::Systemd, Some(unit)) => {
+                // systemd would tell of the unit, and not notice a frozen cgroup.
+                self.directories.iter().try_for_each(|place| refuse_in_use(&place.path))?;
                 let mut cgroup = Cgroup::new(record, None);
                 cgroup.unit = Some(systemd::PendingUnit::new(unit.clone(), self.clone()));
                 Ok(cgroup)
@@ -190,8 +192,16 @@ impl Drop for Made {
 }
 
 fn refuse_in_use(path: &Path) -> Result<()> {
-    let dir = CgroupDir::open(path)?;
-    let pids = procs::below(&dir)?;
+    match CgroupDir::open_if_there(path)?.map_or(Ok(()), |dir| refuse_processes(&dir)) {
+        // It is being removed.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(()),
+        checked => checked,
+    }
+}
+
+fn refuse_processes(dir: &CgroupDir) -> Result<()> {
+    let path = dir.path();
+    let pids = procs::below(dir)?;
     if !pids.is_empty() {
         return Err(Error::new(
             Kind::Exists,
@@ -204,7 +214,7 @@ fn refuse_in_use(path: &Path) -> Result<()> {
         .at("linux.cgroupsPath")
         .hint("choose another path, or end the processes that are there"));
     }
-    if freezer::is_frozen_dir(&dir)? {
+    if freezer::is_frozen_dir(dir)? {
         return Err(Error::new(
             Kind::State,
             format!("container's cgroup unexpectedly frozen: {}", path.display()),
