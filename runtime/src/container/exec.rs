@@ -191,7 +191,6 @@ fn wanted_process(bundle: &Bundle, wanted: &ExecProcess) -> Result<Process> {
             let mut process = own.ok_or_else(|| Error::config("process", "it is missing"))?;
             process.set_args(Some(args.clone()));
             process.set_terminal(Some(*tty));
-            process.set_console_size(None);
             if let Some(cwd) = cwd {
                 process.set_cwd(PathBuf::from(cwd));
             }
