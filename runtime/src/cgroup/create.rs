@@ -78,10 +78,12 @@ impl Plan {
     /// A user who asked for no path may not have a cgroup of every hierarchy. And whoever was given cgroups of version 1
     /// may not have one of the hierarchies that then do nothing but list processes: systemd's, and the unified one.
     fn passes_over(&self, place: &Place, error: &Error) -> bool {
+        let limits = place.writes.iter().any(|write| write.controller != "devices");
         let lists_only = self.layout != LayoutKind::V2
             && self.device_program.is_none()
+            && place.writes.is_empty()
             && place.controllers.iter().all(|name| name.starts_with("name="));
-        (self.tolerate_unwritable || lists_only) && place.writes.is_empty() && is_forbidden(error)
+        ((self.tolerate_unwritable && !limits) || lists_only) && is_forbidden(error)
     }
 
     /// In runc's words, which its tests look for.

@@ -44,9 +44,11 @@ pub struct Request<'a> {
     pub annotations: Option<&'a HashMap<String, String>>,
     /// Who makes the cgroups.
     pub manager: ManagerChoice,
-    /// Whether the runtime runs without the host's privileges: device rules are left out, and
-    /// hierarchies that this user may not write are passed over when no path was asked for.
+    /// Whether the runtime runs without the host's privileges: hierarchies that this user may not write are passed over when
+    /// no path was asked for.
     pub rootless: bool,
+    /// Whether device rules are set; left out for whom the kernel doesn't let.
+    pub device_rules: bool,
     /// Whether systemd means the user's own, not the system's.
     pub user_systemd: bool,
     /// The user that a version 2 cgroup is given to (delegation), as the container knows it.
@@ -225,7 +227,7 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
     if let (false, Some(resources)) = (elsewhere.is_empty(), request.resources) {
         plan.unified_writes(resources, &elsewhere)?;
     }
-    if !request.rootless {
+    if request.device_rules {
         plan.devices(request)?;
     }
     Ok(plan)
@@ -379,6 +381,7 @@ mod tests {
                 annotations: None,
                 manager: ManagerChoice::Cgroupfs,
                 rootless: false,
+                device_rules: true,
                 user_systemd: false,
                 owner: None,
             },
@@ -439,6 +442,7 @@ mod tests {
             annotations: None,
             manager: ManagerChoice::Disabled,
             rootless: false,
+            device_rules: true,
             user_systemd: false,
             owner: None,
         };

@@ -127,6 +127,7 @@ pub fn launch(
             streams: if wish.waits() { Streams::Shared } else { Streams::Handed },
             manager: settings.manager,
             rootless: settings.is_rootless(),
+            device_rules: settings.has_device_rules(),
             user_systemd: settings.has_user_systemd(),
             learn: (wish == Wish::Learn).then(learn::filter_flags),
         },

@@ -22,11 +22,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether this is not the host's root: cgroups that it may not make are no error, and device rules are left out.
+    /// Whether this is not the host's root: cgroups that it may not make are no error.
     pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(|| {
-            !rustix::process::geteuid().is_root() || crate::sys::process::in_user_namespace()
-        })
+        self.rootless.unwrap_or_else(|| !is_host_root())
+    }
+
+    /// Whether containers get rules for devices. Only the host's root can set them, and saying `--rootless=true` doesn't allow
+    /// its containers more.
+    pub fn has_device_rules(&self) -> bool {
+        !self.is_rootless() || is_host_root()
     }
 
     /// Whether systemd means the user's own, not the system's.
@@ -34,6 +38,10 @@ impl Settings {
         self.rootless
             .unwrap_or_else(|| !rustix::process::geteuid().is_root() || host::user_runtime_dir().is_some())
     }
+}
+
+fn is_host_root() -> bool {
+    rustix::process::geteuid().is_root() && !crate::sys::process::in_user_namespace()
 }
 
 /// The options of `create`, which `run` has too.

@@ -34,6 +34,7 @@ pub fn plan(bundle: &Path, config: &str, settings: &Settings) -> Result<PlanView
         streams: Streams::Handed,
         manager: settings.manager,
         rootless: settings.is_rootless(),
+        device_rules: settings.has_device_rules(),
         user_systemd: settings.has_user_systemd(),
         learn: None,
     };

@@ -72,6 +72,8 @@ pub struct Options {
     pub manager: cgroup::ManagerChoice,
     /// Cgroups that can't be made are no error.
     pub rootless: bool,
+    /// The cgroup has rules for devices.
+    pub device_rules: bool,
     /// systemd means the user's own.
     pub user_systemd: bool,
     /// Notify of every system call, with these flags of seccomp(2), instead of filtering as the bundle says.
@@ -138,6 +140,7 @@ pub fn create(id: &str, bundle: &Bundle, layout: &Layout, facts: &Facts, options
             annotations: spec.annotations().as_ref(),
             manager: options.manager,
             rootless: options.rootless,
+            device_rules: options.device_rules,
             user_systemd: options.user_systemd,
             owner: cgroup_owner(spec, layout, user.is_some(), &namespaces, facts),
         },

@@ -75,7 +75,7 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<UnitPlan> {
         properties.extend(properties::of_resources(resources, layout.kind())?);
         properties.extend(properties::of_oom_group(resources).filter(|_| layout.kind() == LayoutKind::V2));
     }
-    if !request.rootless {
+    if request.device_rules {
         let mut rules = devices::spec_rules(request.resources)?;
         rules.extend_from_slice(request.devices);
         properties.extend(properties::of_devices(&rules));
