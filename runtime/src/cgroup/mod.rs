@@ -247,7 +247,9 @@ impl Cgroup {
                 crate::error::Kind::Unsupported,
                 format!("{what}: the container has no cgroup of its own"),
             )
-            .hint("it was created with --cgroup-manager=disabled, or by a user who may not make cgroups"));
+            .hint(
+                "it was created with --cgroup-manager=disabled, or by a user who may not make cgroups: create it anew in one that is delegated (systemd-run --user --scope -p Delegate=yes), or with --systemd-cgroup",
+            ));
         }
         Ok(())
     }

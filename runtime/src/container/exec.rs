@@ -15,6 +15,7 @@ use super::joined_user::Maps;
 use super::listener::{await_execution, unasked};
 use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap, wait_for_end};
+use super::refused::NOT_DELEGATED;
 use super::run::Begun;
 use super::stage;
 use super::state::{Container, Status};
@@ -398,6 +399,13 @@ fn spawn(
     if let (Some(into), Some(errno)) = (&into, failed_with(&forked, &[Errno::BUSY, Errno::OPNOTSUPP])) {
         forked = Err(into.taken_by_children(errno));
     }
+    // Whoever is neither root nor in what was delegated to it may not move a process there: cgroups(7).
+    if sub.is_empty() && settings.is_rootless() && failed_with(&forked, &[Errno::ACCESS]).is_some() {
+        log::warn!(
+            "the process stays in the caller's cgroup, without the container's limits: {NOT_DELEGATED}"
+        );
+        forked = spawn(None);
+    }
     // No process is born in a cgroup that is full, but one may come in: who looks after a container that forks without
     // end, or that may not fork, must get into it.
     if let Some(full) = into.filter(|_| failed_with(&forked, &[Errno::AGAIN]).is_some()) {
@@ -405,6 +413,7 @@ fn spawn(
         forked = spawn(None);
     }
     let forked = forked.map_err(|error| match error.errno() {
+        Some(Errno::ACCESS) => error.hint(NOT_DELEGATED),
         Some(Errno::AGAIN) => error
             .hint("a limit of processes is reached: RLIMIT_NPROC, or pids.max of the runtime's own cgroup"),
         Some(Errno::NOMEM) => {

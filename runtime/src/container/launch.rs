@@ -18,6 +18,7 @@ use super::listener::Agent;
 use super::made::Made;
 use super::options::{CreateOptions, Settings};
 use super::process::hide_from_debuggers;
+use super::refused;
 use super::serve::{Told, serve};
 use super::sources::Sources;
 use super::stage;
@@ -309,7 +310,7 @@ fn build(
     } else {
         clone.spawn().doing(|| "make the container's first process")
     };
-    let forked = forked.map_err(|error| explain_clone(error, user.is_some(), clone.into_cgroup.is_some()))?;
+    let forked = forked.map_err(|error| refused::explain_first(error, clone.namespaces))?;
     let (pid, pidfd) = match forked {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
         Forked::Child => {
@@ -438,22 +439,4 @@ fn prepare_user(
         init::give_pipes(uid);
     }
     Ok(uid)
-}
-
-fn explain_clone(error: Error, user: bool, cgroup: bool) -> Error {
-    use rustix::io::Errno;
-    match error.errno() {
-        Some(Errno::AGAIN) => {
-            error.hint("a limit of processes is reached: pids.max of the cgroup, or RLIMIT_NPROC")
-        }
-        Some(Errno::NOSPC) => error.hint("a limit of namespaces is reached: /proc/sys/user/max_*_namespaces"),
-        Some(Errno::ACCESS) if cgroup => error.at("linux.cgroupsPath").hint(
-            "a user may take processes only from a cgroup into another below the same delegated one: begin with systemd-run --user --scope -p Delegate=yes, and give a path in there",
-        ),
-        Some(Errno::PERM) if user => error.hint(
-            "user namespaces may be refused here: /proc/sys/kernel/unprivileged_userns_clone, /proc/sys/kernel/apparmor_restrict_unprivileged_userns, or a chroot",
-        ),
-        Some(Errno::PERM) => error.hint("making namespaces needs CAP_SYS_ADMIN, or a user namespace among them"),
-        _ => error,
-    }
 }

@@ -25,6 +25,7 @@ mod options;
 mod pause;
 mod plan;
 mod process;
+mod refused;
 mod run;
 mod serve;
 mod sources;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Rlimit, getrlimit, prlimit};
 
 use super::host;
 use super::process::kill_and_reap;
+use super::refused;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::Channel;
 use crate::init::{self, procfs};
@@ -174,7 +175,8 @@ pub fn id_map_namespace(maps: &IdMaps) -> Result<OwnedFd> {
 fn namespace_of(proc: &OwnedFd, maps: &IdMaps) -> Result<OwnedFd> {
     let (here, there) = Channel::pair()?;
     let user = Clone3 { namespaces: libc::CLONE_NEWUSER as u64, ..Clone3::default() };
-    match user.spawn().doing(|| "make a user namespace for an id-mapped mount")? {
+    let spawned = user.spawn().doing(|| "make a user namespace for an id-mapped mount");
+    match spawned.map_err(|error| refused::explain(error, user.namespaces))? {
         Forked::Child => {
             drop(here);
             // Until the host's side has what it wants, or is dead.
