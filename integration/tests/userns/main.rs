@@ -7,6 +7,7 @@ mod id_mapped;
 mod namespaces;
 mod process;
 mod rootless;
+mod told;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         filesystem::tests(),
         id_mapped::tests(),
         rootless::tests(),
+        told::tests(),
         differential::tests(),
     ];
     coracle_integration::run_tests(topics.into_iter().flatten().collect())

@@ -41,13 +41,13 @@ const USER: u32 = 4242;
 const NAME: &str = "coracle-user";
 
 /// A directory of the user's with a bundle and a copy of the runtime, and a shell there as the user.
-struct Rootless<'r> {
+pub struct Rootless<'r> {
     rt: &'r Runtime,
     directory: PathBuf,
 }
 
 impl<'r> Rootless<'r> {
-    fn new(rt: &'r Runtime) -> Self {
+    pub fn new(rt: &'r Runtime) -> Self {
         let bundle = rt.script("id -u; cat /proc/self/setgroups");
         let directory = bundle.path().to_owned();
         fs::create_dir_all(directory.join("run")).expect("making a directory");
@@ -57,7 +57,7 @@ impl<'r> Rootless<'r> {
     }
 
     /// Replaces config.json by the runtime's own starter, edited.
-    fn starter(&self, edit: impl FnOnce(&mut Value)) {
+    pub fn starter(&self, edit: impl FnOnce(&mut Value)) {
         let config = self.directory.join("config.json");
         fs::remove_file(&config).expect("removing config.json");
         self.sh("./runtime spec --rootless").ok();
@@ -69,11 +69,11 @@ impl<'r> Rootless<'r> {
         fs::write(config, value.to_string()).expect("writing config.json");
     }
 
-    fn sh(&self, script: &str) -> Finished {
+    pub fn sh(&self, script: &str) -> Finished {
         run(self.command(script))
     }
 
-    fn command(&self, script: &str) -> Command {
+    pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("setpriv");
         let id = USER.to_string();
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-ec", script]);
@@ -81,7 +81,11 @@ impl<'r> Rootless<'r> {
         command
     }
 
-    fn id(&self) -> String {
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn id(&self) -> String {
         format!("{}-rootless", self.rt.mark())
     }
 }
@@ -183,7 +187,7 @@ fn roots_groups_do_not_come_into_a_users_container(rt: &Runtime) {
     assert_eq!(joined.ok().out(), "Groups:");
 }
 
-fn multiple(config: &mut Value, size: u32) {
+pub fn multiple(config: &mut Value, size: u32) {
     for list in ["uidMappings", "gidMappings"] {
         config["linux"][list] = json!([
             { "containerID": 0, "hostID": USER, "size": 1 },
