@@ -64,7 +64,7 @@ impl Cgroup {
         let Some(dir) = self.freezer_path().map(CgroupDir::open_if_there).transpose()?.flatten() else {
             return Ok(());
         };
-        if !dir.has(STATE_V1) {
+        if !dir.has(STATE_V1) || !dir.has_children()? {
             return if is_frozen_dir(&dir)? { set_frozen(&dir, false) } else { Ok(()) };
         }
         walk(

@@ -229,10 +229,10 @@ impl Home {
     /// one who comes second finds that it [`Home::is_gone`], and that its names may be another container's.
     ///
     /// A filesystem without locks does without.
-    pub fn lock(&self) -> Option<Lock> {
-        let directory = self.directory.try_clone().ok()?;
-        retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).ok()?;
-        Some(Lock(directory))
+    pub fn lock(&self) -> Lock<'_> {
+        let directory = self.directory.as_fd();
+        let _ = retry_on_intr(|| flock(directory, FlockOperation::LockExclusive));
+        Lock(directory)
     }
 
     /// Removes the directory with all that is in it. The state goes late, so that an interrupted removal can be
@@ -257,12 +257,11 @@ impl Home {
 }
 
 /// Says that nobody else takes a container away: see [`Home::lock`].
-pub struct Lock(OwnedFd);
+pub struct Lock<'home>(BorrowedFd<'home>);
 
-impl Drop for Lock {
+impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        // The descriptor is a duplicate: closing it alone would keep the lock.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(self.0, FlockOperation::Unlock);
     }
 }
 
