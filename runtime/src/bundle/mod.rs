@@ -33,7 +33,7 @@ mod version;
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -211,8 +211,16 @@ fn check(spec: &mut Spec, text: &[u8], problems: &mut Problems) {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(File::open(path)?)
+}
+
+/// Reads a document to its end, which a device may not have.
+///
+/// # Errors
+/// It is larger than any configuration.
+pub fn read_all(from: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(USUAL_CONFIG);
-    File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
+    from.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_CONFIG {
         return Err(io::Error::other(format!("the file is larger than {} MiB", MAX_CONFIG >> 20)));
     }

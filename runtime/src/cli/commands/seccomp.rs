@@ -1,13 +1,15 @@
 //! `coracle seccomp`: what a seccomp profile does, without running anything.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Read};
+use std::fs::File;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use coracle_seccomp::{Arch, Profile, Program, Query, check, compile, disassemble, simulate};
 use coracle_seccomp::{to_bpf_dbg, to_c_array, to_raw};
 
 use super::{Arguments, Entry, Subcommand};
+use crate::bundle::read_all;
 use crate::cli::globals::Context;
 use crate::cli::options::{any_path, directory};
 use crate::cli::output;
@@ -79,7 +81,7 @@ impl Source {
 }
 
 fn of_bundle(path: &Path) -> Result<Profile> {
-    let text = std::fs::read(path).doing(|| format!("read {}", path.display()))?;
+    let text = File::open(path).and_then(read_all).doing(|| format!("read {}", path.display()))?;
     let config: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| Error::new(Kind::Config, format!("{} is not JSON: {error}", path.display())))?;
     let section = config.pointer("/linux/seccomp").filter(|section| !section.is_null()).ok_or_else(|| {
@@ -90,13 +92,13 @@ fn of_bundle(path: &Path) -> Result<Profile> {
 }
 
 fn of_file(file: &Path) -> Result<(Profile, String)> {
-    let mut text = String::new();
-    let name = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).doing(|| "read a profile from standard input")?;
-        "standard input".to_owned()
+    let as_text = |bytes| String::from_utf8(bytes).map_err(std::io::Error::other);
+    let (name, text) = if file == Path::new("-") {
+        let text = read_all(std::io::stdin()).and_then(as_text);
+        ("standard input".to_owned(), text.doing(|| "read a profile from standard input")?)
     } else {
-        text = std::fs::read_to_string(file).doing(|| format!("read the profile {}", file.display()))?;
-        file.display().to_string()
+        let text = File::open(file).and_then(read_all).and_then(as_text);
+        (file.display().to_string(), text.doing(|| format!("read the profile {}", file.display()))?)
     };
     let profile = Profile::from_json(&text).map_err(|error| {
         let error = refused(&name, &error);

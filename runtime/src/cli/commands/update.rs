@@ -1,13 +1,13 @@
 //! `coracle update`.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::{Arguments, ID, Subcommand};
+use crate::bundle::read_all;
 use crate::cli::globals::Context;
 use crate::cli::options::text;
 use crate::cli::values::size;
@@ -186,15 +186,12 @@ impl Update {
 /// The resources that a file describes.
 fn read(path: &Path) -> Result<LinuxResources> {
     let (name, bytes) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).doing(|| "read the resources from standard input")?;
+        let bytes = read_all(std::io::stdin().lock()).doing(|| "read the resources from standard input")?;
         ("standard input".to_owned(), bytes)
     } else {
         let name = path.display().to_string();
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .doing(|| format!("read the resources from {name}"))?;
+        let bytes =
+            File::open(path).and_then(read_all).doing(|| format!("read the resources from {name}"))?;
         (name, bytes)
     };
     container::resources_from_json(&bytes)
