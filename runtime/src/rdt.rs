@@ -220,8 +220,11 @@ impl Record {
 
 /// Where resctrl is mounted in the runtime's mount namespace.
 fn find_mount() -> Result<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
-    let mount = mountinfo::parse(&table).into_iter().find(|mount| mount.fstype == "resctrl");
+    // Somebody's mount elsewhere may have a name that is no text.
+    let table = std::fs::read("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
+    let mount = mountinfo::parse(&String::from_utf8_lossy(&table))
+        .into_iter()
+        .find(|mount| mount.fstype == "resctrl");
     mount.map(|mount| mount.target).ok_or_else(|| {
         Error::new(Kind::Unsupported, "no resctrl filesystem is mounted, which Intel RDT is set through")
             .at(PLACE)
