@@ -26,7 +26,11 @@ impl Cgroup {
             && self.record.members.len() == 1
             && dir.has("cgroup.kill")
         {
-            return dir.write("cgroup.kill", "1");
+            match dir.write("cgroup.kill", "1") {
+                // A container that may write its cgroup can make it a threaded one, which has no such kill.
+                Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => {}
+                written => return written,
+            }
         }
         let Some(member) = self.process_member() else { return Ok(()) };
         let Some(dir) = CgroupDir::open_if_there(&member.path)? else { return member.expect_hierarchy() };
@@ -80,7 +84,8 @@ fn signal_pinned(dir: &CgroupDir, pids: &[i32], signal: i32, signalled: &mut BTr
         let Some(process) = Pid::from_raw(pid) else { continue };
         match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
             Ok(pidfd) => pinned.push((pid, pidfd)),
-            Err(Errno::SRCH) => {}
+            // It has ended; or it is a thread, in the list of a threaded cgroup, and ends with its process.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
             Err(errno) => return Err(Error::os(errno, format!("open process {pid}"))),
         }
     }
