@@ -64,7 +64,7 @@ pub struct SoFar<'socket>(&'socket OwnedFd);
 impl SoFar<'_> {
     /// Tells it. The shim learns of it only where the worker doesn't come to its end.
     pub fn is<T: Serialize>(&self, made: &T) -> Result<()> {
-        let text = serde_json::to_vec(made).map_err(unwritable)?;
+        let text = serde_json::to_vec(made).map_err(|error| unwritable(&error))?;
         post(self.0, SO_FAR, &text, None)
     }
 }
@@ -251,17 +251,19 @@ const SO_FAR: u8 = b'S';
 const RESULT: u8 = b'R';
 const FAILURE: u8 = b'E';
 
-fn unwritable(error: serde_json::Error) -> Error {
+fn unwritable(error: &serde_json::Error) -> Error {
     Error::new(Kind::System, format!("write the worker's result: {error}"))
 }
 
 fn send<T: Serialize>(socket: &OwnedFd, result: &Result<Output<T>>) -> Result<()> {
     match result {
         Ok((value, descriptor)) => {
-            let text = serde_json::to_vec(value).map_err(unwritable)?;
+            let text = serde_json::to_vec(value).map_err(|error| unwritable(&error))?;
             post(socket, RESULT, &text, descriptor.as_ref())
         }
-        Err(error) => post(socket, FAILURE, &serde_json::to_vec(error).map_err(unwritable)?, None),
+        Err(error) => {
+            post(socket, FAILURE, &serde_json::to_vec(error).map_err(|error| unwritable(&error))?, None)
+        }
     }
 }
 
