@@ -92,9 +92,10 @@ pub fn pid_file(bundle: &Path) -> PathBuf {
     bundle.join("init.pid")
 }
 
-/// Where the pid of an exec's process is kept, until the exec is deleted. Its id may well be `init`.
+/// Where the pid of an exec's process is kept, until the exec is deleted. Its id may well be `init`, whose name here is none
+/// that another id could have.
 pub fn exec_pid_file(bundle: &Path, exec_id: &str) -> PathBuf {
-    bundle.join(if exec_id == "init" { "init.exec.pid".to_owned() } else { format!("{exec_id}.pid") })
+    bundle.join(if exec_id == "init" { "init.pid.exec".to_owned() } else { format!("{exec_id}.pid") })
 }
 
 /// Keeps a pid in the bundle.
