@@ -145,9 +145,13 @@ fn fill_image(rootfs: &Path) {
 /// Where the pod's own container notes what its `systemctl` was told: its root filesystem is read-only, and /dev is not.
 const NOTES: &str = "dev/systemctl";
 
+/// As long as this is there, its `systemctl` fails.
+const FAILS: &str = "dev/systemctl-fails";
+
 fn fill_node_process(rootfs: &Path) {
     let program = rootfs.join("usr/bin/systemctl");
-    fs::write(&program, format!("#!/bin/sh\necho \"$@\" >>/{NOTES}\n")).expect("writing systemctl");
+    let script = format!("#!/bin/sh\ntest ! -e /{FAILS} || exit 1\necho \"$@\" >>/{NOTES}\n");
+    fs::write(&program, script).expect("writing systemctl");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
 }
 
@@ -238,14 +242,24 @@ fn the_daemon_sets_pod_makes_a_node_run_coracle(bench: &Bench) {
             .map(|n| n.pid),
         Some(NODE)
     );
-    let notes = || fs::read_to_string(format!("/proc/{}/root/{NOTES}", pod.pid(&pod.id))).unwrap_or_default();
-    // Once, and again as after a restart of the node.
-    for _ in 0..2 {
+    let node_process = PathBuf::from(format!("/proc/{}/root", pod.pid(&pod.id)));
+    let notes = || fs::read_to_string(node_process.join(NOTES)).unwrap_or_default();
+    let install = || {
         let init = pod.start(&container(&pod, &node, &spec["initContainers"][0]));
-        assert_eq!(pod.wait_for_end(&init), (0, "Completed".to_owned()), "{:?}", pod.log("install"));
-        assert_eq!(notes(), "restart containerd\n");
+        let (status, _) = pod.wait_for_end(&init);
         pod.cri.remove(&init).expect("RemoveContainer");
+        status
+    };
+    // containerd can't be restarted; then it can, as the kubelet tries again; and again as after a restart of the node.
+    fs::write(node_process.join(FAILS), "").expect("writing a file");
+    assert_ne!(install(), 0, "{:?}", pod.log("install"));
+    fs::remove_file(node_process.join(FAILS)).expect("removing a file");
+    for _ in 0..2 {
+        assert_eq!(install(), 0, "{:?}", pod.log("install"));
+        assert_eq!(notes(), "restart containerd\n");
     }
+    let files: Vec<_> = fs::read_dir(node.path("etc/containerd")).expect("a directory").flatten().collect();
+    assert_eq!(files.len(), 2, "config.toml and coracle.toml: {files:?}");
     let installed = pod.start(&container(&pod, &node, &spec["containers"][0]));
     for (name, own) in [("coracle", Runtime::binary_under_test()), (SHIM, our_shim().expect("the shim"))] {
         let there = fs::read(node.path("usr/local/bin").join(name)).expect("an installed program");
