@@ -31,7 +31,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         self::cpu(cpu, &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
-        writes.push(pids_max(pids)?);
+        writes.push(pids_max(*pids)?);
     }
     if let Some(block_io) = resources.block_io() {
         self::block_io(block_io, &mut writes)?;
@@ -275,7 +275,7 @@ pub fn rdma(resources: &LinuxResources) -> Vec<Write> {
 }
 
 /// The same file on both versions. A new cgroup has no limit.
-pub fn pids_max(pids: &LinuxPids) -> Result<Write> {
+pub fn pids_max(pids: LinuxPids) -> Result<Write> {
     let place = "linux.resources.pids.limit";
     let value = match pids.limit() {
         -1 => "max".to_owned(),

@@ -29,7 +29,7 @@ pub fn writes(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         self::cpu(cpu, is_idle(resources), &mut writes, warnings)?;
     }
     if let Some(pids) = resources.pids() {
-        writes.push(v1::pids_max(pids)?);
+        writes.push(v1::pids_max(*pids)?);
     }
     if let Some(block_io) = resources.block_io() {
         self::block_io(block_io, &mut writes, warnings)?;

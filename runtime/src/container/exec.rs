@@ -390,11 +390,12 @@ fn spawn(
     let mut forked = spawn(into.as_ref());
     // Controllers are enabled for its children, or it is threaded; or it is removed as we look.
     let unfit = [Errno::BUSY, Errno::OPNOTSUPP, Errno::NODEV, Errno::NOENT];
-    if sub.is_empty() && failed_with(&forked, &unfit).is_some() {
-        if let Some(of_init) = cgroups.of_init(init_pid)? {
-            into = Some(of_init);
-            forked = spawn(into.as_ref());
-        }
+    if sub.is_empty()
+        && failed_with(&forked, &unfit).is_some()
+        && let Some(of_init) = cgroups.of_init(init_pid)?
+    {
+        into = Some(of_init);
+        forked = spawn(into.as_ref());
     }
     if let (Some(into), Some(errno)) = (&into, failed_with(&forked, &[Errno::BUSY, Errno::OPNOTSUPP])) {
         forked = Err(into.taken_by_children(errno));
