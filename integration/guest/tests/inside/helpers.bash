@@ -24,6 +24,21 @@ skip() { trap - ERR; echo "$*" >"$WORK/skipped"; exit 77; }
 # only_for RUNTIME WHY: skips under other runtimes.
 only_for() { [ "$RUNTIME_NAME" = "$1" ] || skip "$RUNTIME_NAME $2"; }
 
+# peer NAME: the newest release of runc or crun in $peer, which is newer than the guest's own.
+peer() {
+    peer=${PEERS:-}/bin/$1
+    [ -x "$peer" ] || skip "no $1 of the peers here: integration/peers/fetch brings it"
+}
+
+# mapped BASE: a filter that gives a bundle a user namespace of 65536 ids from BASE on.
+mapped() {
+    echo ".linux.namespaces += [{type: \"user\"}] |
+        .linux.uidMappings = [{containerID: 0, hostID: $1, size: 65536}] | .linux.gidMappings = .linux.uidMappings"
+}
+
+# undelegated PROGRAM [ARGUMENT...]: runs it as the ordinary user, in this test's own cgroup, which is not the user's.
+undelegated() { setpriv --reuid=user --regid=user --init-groups env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 "$@"; }
+
 # is WHAT ACTUAL EXPECTED, matches WHAT ACTUAL PATTERN (a glob)
 is() { [ "$2" = "$3" ] || fail "$1: got '$2', expected '$3'"; }
 matches() { [[ $2 == $3 ]] || fail "$1: got '$2', expected it to match '$3'"; }
