@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{give, map, own_pid, probe_and};
 
+type Edit = fn(&mut Value);
+
 const BY_OPTIONS: [(&str, &[&str]); 12] = [
     ("nothing_more", &[]),
     ("a_user", &["--user", "9:10"]),
@@ -28,7 +30,7 @@ const BY_OPTIONS: [(&str, &[&str]); 12] = [
 
 /// Process files: what is changed in one that runs the probe. A file's umask and OOM score are left out: runc passes over
 /// them, against the specification.
-const BY_FILE: [(&str, fn(&mut Value)); 6] = [
+const BY_FILE: [(&str, Edit); 6] = [
     ("nothing_more", |_| ()),
     ("a_user", |process| {
         process["user"] = json!({ "uid": 7, "gid": 8, "additionalGids": [5, 1000] });
@@ -120,14 +122,14 @@ fn look(
 const MORE: &str = "cut -c1-9 /proc/1/cmdline | tr '\\000' ' '; echo; cut -d: -f3 /proc/self/cgroup | sort -u | wc -l; \
     cmp /proc/self/cgroup /proc/1/cgroup && echo same";
 
-fn by_options(options: &'static [&'static str], edit: fn(&mut Value)) -> Checked {
+fn by_options(options: &'static [&'static str], edit: Edit) -> Checked {
     compare(|rt| {
         let c = up(rt, edit);
         look(rt, &c, &[], options, &["sh", "-c", &probe_and(MORE)])
     })
 }
 
-fn by_file(edit: fn(&mut Value)) -> Checked {
+fn by_file(edit: Edit) -> Checked {
     compare(|rt| {
         let c = up(rt, map);
         let mut process = json!({ "args": ["sh", "-c", probe_and(MORE)], "cwd": "/", "env": ["PATH=/bin"],

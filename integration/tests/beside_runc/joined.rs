@@ -30,48 +30,44 @@ pub fn tests() -> Vec<Trial> {
         .flat_map(|&(kind, _)| {
             [
                 trial_without_runtime(format!("joining_{kind}_of_a_container"), move || {
-                    join(vec![kind], |_| (), |_, _| ())
+                    join(&[kind], |_| (), |_, _| ())
                 }),
                 trial_without_runtime(format!("joining_{kind}_of_a_mapped_container"), move || {
-                    join(vec!["user", kind], map, |_, _| ())
+                    join(&["user", kind], map, |_, _| ())
                 }),
             ]
         })
         .collect();
     tests.extend([
-        trial_without_runtime("joining_all_of_a_container", || {
-            join(ALL_BUT_MOUNT[1..].to_vec(), |_| (), |_, _| ())
-        }),
-        trial_without_runtime("joining_all_of_a_mapped_container", || {
-            join(ALL_BUT_MOUNT.to_vec(), map, |_, _| ())
-        }),
-        trial_without_runtime("joining_user_of_a_container", || join(vec!["user"], map, |_, _| ())),
+        trial_without_runtime("joining_all_of_a_container", || join(&ALL_BUT_MOUNT[1..], |_| (), |_, _| ())),
+        trial_without_runtime("joining_all_of_a_mapped_container", || join(&ALL_BUT_MOUNT, map, |_, _| ())),
+        trial_without_runtime("joining_user_of_a_container", || join(&["user"], map, |_, _| ())),
         trial_without_runtime("joining_user_with_its_mappings_given", || {
-            join(vec!["user"], map, |config, _| {
+            join(&["user"], map, |config, _| {
                 for list in ["uidMappings", "gidMappings"] {
                     config["linux"][list] = json!([{ "containerID": 0, "hostID": BASE, "size": 65_536 }]);
                 }
             })
         }),
         trial_without_runtime("joining_user_with_other_mappings_given", || {
-            join(vec!["user"], map, |config, _| {
+            join(&["user"], map, |config, _| {
                 for list in ["uidMappings", "gidMappings"] {
                     config["linux"][list] = json!([{ "containerID": 0, "hostID": BASE, "size": 65_535 }]);
                 }
             })
         }),
         trial_without_runtime("joining_user_as_an_ordinary_user", || {
-            join(vec!["user", "network"], map, |config, _| {
+            join(&["user", "network"], map, |config, _| {
                 config["process"]["user"] = json!({ "uid": 1000, "gid": 1000, "additionalGids": [5, 7] });
             })
         }),
         trial_without_runtime("joining_user_as_one_it_does_not_map", || {
-            join(vec!["user"], map, |config, _| {
+            join(&["user"], map, |config, _| {
                 config["process"]["user"] = json!({ "uid": 70_000, "gid": 0 });
             })
         }),
         trial_without_runtime("joining_user_with_a_device_and_a_sysctl", || {
-            join(vec!["user"], map, |config, _| {
+            join(&["user"], map, |config, _| {
                 grant(config, &["CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_NET_ADMIN"]);
                 config["linux"]["devices"] =
                     json!([{ "path": "/dev/full", "type": "c", "major": 1, "minor": 7 }]);
@@ -88,7 +84,7 @@ pub fn tests() -> Vec<Trial> {
             })
         }),
         trial_without_runtime("joining_network_of_the_host_from_a_joined_user_namespace", || {
-            join(vec!["user"], map, |config, _| {
+            join(&["user"], map, |config, _| {
                 join_namespace(config, "network", &format!("/proc/{}/ns/net", own_pid()));
                 bind_sysfs(config);
             })
@@ -98,11 +94,11 @@ pub fn tests() -> Vec<Trial> {
             compare(|rt| join_mounts(rt, true))
         }),
         trial_without_runtime("joining_a_file_that_is_no_namespace", || {
-            join(Vec::new(), |_| (), |config, _| join_namespace(config, "network", "/etc/passwd"))
+            join(&[], |_| (), |config, _| join_namespace(config, "network", "/etc/passwd"))
         }),
         trial_without_runtime("joining_a_namespace_of_another_kind", || {
             join(
-                Vec::new(),
+                &[],
                 |_| (),
                 |config, donor| {
                     join_namespace(config, "network", &format!("/proc/{}/ns/ipc", donor.pid()));
@@ -110,7 +106,7 @@ pub fn tests() -> Vec<Trial> {
             )
         }),
         trial_without_runtime("joining_a_path_that_is_not_there", || {
-            join(Vec::new(), |_| (), |config, _| join_namespace(config, "ipc", "/nowhere/ipc"))
+            join(&[], |_| (), |config, _| join_namespace(config, "ipc", "/nowhere/ipc"))
         }),
     ]);
     tests
@@ -127,11 +123,7 @@ fn bind_sysfs(config: &mut Value) {
 
 /// A container joins these namespaces of another one, which has all kinds that are its own by default, and those that
 /// `of_donor` adds.
-fn join(
-    kinds: Vec<&'static str>,
-    of_donor: fn(&mut Value),
-    edit: impl Fn(&mut Value, &Container<'_>),
-) -> Checked {
+fn join(kinds: &[&str], of_donor: fn(&mut Value), edit: impl Fn(&mut Value, &Container<'_>)) -> Checked {
     compare(|rt| {
         let bundle = rt.sleeper().edit(|config| {
             of_donor(config);
