@@ -128,11 +128,11 @@ impl Podman {
     /// conmon takes every controller of the kernel for mounted. Where one isn't, it makes plain directories and files in the
     /// tmpfs that the hierarchies of cgroup v1 are mounted in.
     fn remove_plain_directories(&self) {
-        const TMPFS_MAGIC: i64 = 0x0102_1994;
         let places = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         for place in places {
             let of_conmon = place.join(&self.mark);
-            if statfs(&of_conmon).is_ok_and(|filesystem| i64::from(filesystem.f_type) == TMPFS_MAGIC) {
+            // TMPFS_MAGIC of statfs(2), whose type differs by architecture.
+            if statfs(&of_conmon).is_ok_and(|filesystem| filesystem.f_type == 0x0102_1994) {
                 let _ = fs::remove_dir_all(&of_conmon);
                 // Somebody else's may be in it.
                 let _ = fs::remove_dir(&place);
