@@ -26,6 +26,7 @@ pub mod command;
 pub mod console;
 pub mod engine;
 pub mod host;
+pub mod hostile;
 pub mod leftovers;
 pub mod mounts;
 pub mod place;

@@ -1,4 +1,4 @@
-//! Attacks that were thought of, beside those that have happened (`security.rs`): hostile root filesystems, containers that
+//! Attacks that were thought of, beside those that have happened (`security.rs`, `hostile_rootfs.rs`): hostile root filesystems, containers that
 //! work against later commands, damaged state.
 
 mod arguments;

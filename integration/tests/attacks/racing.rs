@@ -1,16 +1,12 @@
 //! Somebody who changes the root filesystem while the container is made.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use coracle_integration::bundle::add_mount;
 use coracle_integration::command::{command, run};
+use coracle_integration::hostile::Exchange;
 use coracle_integration::{Checked, Runtime, host, tests};
 use libtest_mimic::Trial;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
 pub fn tests() -> Vec<Trial> {
@@ -22,36 +18,6 @@ pub fn tests() -> Vec<Trial> {
 
 /// How often a race is tried.
 const ROUNDS: usize = 40;
-
-/// Exchanges two names again and again until it is dropped.
-struct Exchange {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Exchange {
-    fn start(one: PathBuf, two: PathBuf) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                // A name that the runtime is just using may be busy; the next turn will do.
-                let _ = renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE);
-                std::thread::sleep(std::time::Duration::from_micros(20));
-            }
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("the exchanging thread does not panic");
-        }
-    }
-}
 
 /// A directory that holds a mount can be renamed, and the mount goes with it. What is to be read-only is so all the same.
 fn a_proc_directory_that_is_exchanged_unprotects_nothing(rt: &Runtime) -> Checked {
