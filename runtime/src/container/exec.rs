@@ -1,19 +1,20 @@
 //! `exec`: a further process in a running container.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use oci_spec::runtime::Process;
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
+use super::exec_process;
 use super::foreground::{self, Signals};
 use super::host;
 use super::identity::Identity;
 use super::inherited::kept_descriptors;
 use super::joined_user::Maps;
 use super::listener::{await_execution, unasked};
-use super::options::{ExecOptions, ExecProcess, ExecUser, Settings};
+use super::options::{ExecOptions, ExecProcess, Settings};
 use super::process::{ended, hide_from_debuggers, kill_and_reap, wait_for_end};
 use super::refused::NOT_DELEGATED;
 use super::run::Begun;
@@ -21,7 +22,7 @@ use super::stage;
 use super::state::{Container, Status};
 use super::store::{CONFIG_FILE, Store, remove_pid_file, write_pid_file};
 use super::terminal::copy_size;
-use crate::bundle::{Bundle, check_process, load_process, process_from_json};
+use crate::bundle::Bundle;
 use crate::cgroup::{CgroupHandle, SubCgroup};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::init::channel::{Channel, Frame, send_with_descriptor};
@@ -90,7 +91,7 @@ fn begin(
     if let ExecProcess::File { path, .. } = &options.process {
         super::image::protect_before_reading(path)?;
     }
-    let process = wanted_process(&bundle, &options.process)?;
+    let process = exec_process::wanted(&bundle, &options.process)?;
     super::image::protect_from_added(&process, &bundle.spec)?;
     check(process.terminal() == Some(true))?;
     let linux = bundle.spec.linux().as_ref();
@@ -149,100 +150,6 @@ fn check_console(terminal: bool, options: &ExecOptions) -> Result<()> {
     Ok(())
 }
 
-/// The process to add: that of a file, or the container's own with what the options change.
-fn wanted_process(bundle: &Bundle, wanted: &ExecProcess) -> Result<Process> {
-    match wanted {
-        ExecProcess::File { path, tty } => {
-            let (mut process, warnings) = load_process(path)?;
-            for warning in warnings {
-                log::warn!("{warning}");
-            }
-            if *tty {
-                process.set_terminal(Some(true));
-            }
-            if let Some(own) = bundle.spec.process() {
-                take_absent(&mut process, own);
-            }
-            Ok(process)
-        }
-        ExecProcess::Text { text, tty } => {
-            let (mut process, warnings) = process_from_json(text)?;
-            for warning in warnings {
-                log::warn!("{warning}");
-            }
-            process.set_terminal(Some(*tty));
-            if let Some(own) = bundle.spec.process() {
-                take_absent(&mut process, own);
-            }
-            Ok(process)
-        }
-        ExecProcess::Given {
-            args,
-            cwd,
-            env,
-            tty,
-            user,
-            additional_gids,
-            caps,
-            apparmor,
-            process_label,
-            no_new_privs,
-        } => {
-            let own = bundle.spec.process().clone();
-            let mut process = own.ok_or_else(|| Error::config("process", "it is missing"))?;
-            process.set_args(Some(args.clone()));
-            process.set_terminal(Some(*tty));
-            if let Some(cwd) = cwd {
-                process.set_cwd(PathBuf::from(cwd));
-            }
-            let mut all = process.env().clone().unwrap_or_default();
-            all.extend(env.iter().cloned());
-            process.set_env(Some(all));
-            change_user(&mut process, *user, additional_gids);
-            add_capabilities(&mut process, caps);
-            if apparmor.is_some() {
-                process.set_apparmor_profile(apparmor.clone());
-            }
-            if process_label.is_some() {
-                process.set_selinux_label(process_label.clone());
-            }
-            if no_new_privs.is_some() {
-                process.set_no_new_privileges(*no_new_privs);
-            }
-            for warning in check_process(&mut process)? {
-                log::warn!("{warning}");
-            }
-            Ok(process)
-        }
-    }
-}
-
-/// What a process file doesn't say is as for the container's own process, as with runc; its limits apart.
-fn take_absent(process: &mut Process, own: &Process) {
-    if process.user().umask().is_none() {
-        let umask = own.user().umask();
-        process.user_mut().set_umask(umask);
-    }
-    if process.capabilities().is_none() {
-        process.set_capabilities(own.capabilities().clone());
-    }
-    if process.apparmor_profile().is_none() {
-        process.set_apparmor_profile(own.apparmor_profile().clone());
-    }
-    if process.selinux_label().is_none() {
-        process.set_selinux_label(own.selinux_label().clone());
-    }
-    if process.scheduler().is_none() {
-        process.set_scheduler(own.scheduler().clone());
-    }
-    if process.io_priority().is_none() {
-        process.set_io_priority(*own.io_priority());
-    }
-    if process.exec_cpu_affinity().is_none() {
-        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
-    }
-}
-
 /// The configuration as it was when the container was created.
 pub(super) fn own_bundle(container: &Container) -> Result<Bundle> {
     let path = container.home.path().join(CONFIG_FILE);
@@ -256,60 +163,6 @@ pub(super) fn own_bundle(container: &Container) -> Result<Bundle> {
             .while_doing(format_args!("{} is damaged", path.display()))
             .hint("delete the container and create it again")
     })
-}
-
-fn change_user(process: &mut Process, user: Option<ExecUser>, additional_gids: &[u32]) {
-    let own = process.user_mut();
-    if let Some(user) = user {
-        own.set_uid(user.uid);
-        if let Some(gid) = user.gid {
-            own.set_gid(gid);
-        }
-    }
-    if !additional_gids.is_empty() {
-        let mut gids = own.additional_gids().clone().unwrap_or_default();
-        gids.extend(additional_gids);
-        own.set_additional_gids(Some(gids));
-    }
-}
-
-/// `--cap` adds to the bounding, effective and permitted sets, and to the ambient one as far as the inheritable one
-/// has it; never to the inheritable one (CVE-2022-29162).
-fn add_capabilities(process: &mut Process, names: &[String]) {
-    if names.is_empty() {
-        return;
-    }
-    let mut capabilities = process.capabilities().clone().unwrap_or_else(|| {
-        let mut none = LinuxCapabilities::default();
-        none.set_bounding(None)
-            .set_effective(None)
-            .set_permitted(None)
-            .set_inheritable(None)
-            .set_ambient(None);
-        none
-    });
-    for name in names {
-        let bare = name.strip_prefix("CAP_").unwrap_or(name);
-        let Ok(capability) = bare.parse::<Capability>() else {
-            log::warn!("ignoring unknown or unavailable capabilities: [{name}]");
-            continue;
-        };
-        let add = |set: &Option<std::collections::HashSet<Capability>>| {
-            let mut set = set.clone().unwrap_or_default();
-            set.insert(capability);
-            Some(set)
-        };
-        let (bounding, effective, permitted) =
-            (add(capabilities.bounding()), add(capabilities.effective()), add(capabilities.permitted()));
-        capabilities.set_bounding(bounding);
-        capabilities.set_effective(effective);
-        capabilities.set_permitted(permitted);
-        if capabilities.inheritable().as_ref().is_some_and(|set| set.contains(&capability)) {
-            let ambient = add(capabilities.ambient());
-            capabilities.set_ambient(ambient);
-        }
-    }
-    process.set_capabilities(Some(capabilities));
 }
 
 /// A process whose program is executed.

@@ -8,6 +8,7 @@ mod abilities;
 mod delete;
 mod events;
 mod exec;
+mod exec_process;
 mod features;
 mod foreground;
 mod host;
