@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use coracle_integration::bundle::{add_mount, without_namespace};
 use coracle_integration::command::{command, eventually, run};
+use coracle_integration::console::Terminal;
 use coracle_integration::{Bundle, Checked, Container, Runtime, host, tests};
 use serde_json::{Value, json};
 
@@ -68,7 +69,9 @@ fn new_lines_of_a_terminal_come_out_as_written(rt: &Runtime) {
         rt.mark()
     );
     // A terminal for the runtime's input, a pipe for its output.
-    let seen = run(command("script", &["-q", "-e", "-c", &line, "/dev/null"])).ok().stdout;
+    let (running, mut terminal) = Terminal::around(command("sh", &["-c", &line]));
+    let seen = terminal.read_to_end();
+    running.finish().ok();
     assert!(seen.contains("o   n   e  \\n   t   w   o  \\n"), "{seen}");
 }
 
