@@ -4,7 +4,7 @@ use std::fs;
 
 use coracle_integration::bundle::without_namespace;
 use coracle_integration::command::{Running, eventually};
-use coracle_integration::{Checked, Container, Runtime, Skip, host, skip, tests};
+use coracle_integration::{Checked, Container, Runtime, Skip, host, tests};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -21,16 +21,9 @@ pub fn tests() -> Vec<Trial> {
 
 /// A container that may write its cgroups, and does this in the freezer's.
 fn up<'r>(rt: &'r Runtime, script: &str, own_pids: bool) -> Result<Container<'r>, Skip> {
-    have("freezer")?;
+    host::need_v1("freezer")?;
     rt.coracle_only("runc waits for a frozen process to end")?;
     Ok(up_with(rt, &format!("cd /sys/fs/cgroup/freezer && mkdir in && {script}"), own_pids))
-}
-
-fn have(controller: &str) -> Checked {
-    match host::v1_hierarchy(controller) {
-        Some(_) => Ok(()),
-        None => skip(format!("this host has no cgroup v1 hierarchy of {controller}")),
-    }
 }
 
 /// A container that may write its cgroups.
@@ -70,17 +63,15 @@ fn a_container_that_froze_itself_is_deleted_by_force(rt: &Runtime) -> Checked {
 }
 
 fn a_container_that_froze_itself_is_killed(rt: &Runtime) -> Checked {
-    let c = up(rt, FREEZE_ITSELF, true)?;
-    await_frozen(&c);
-    c.kill("KILL").ok();
-    c.wait_for("stopped");
-    c.delete().ok();
-    rt.assert_clean();
-    Ok(())
+    frozen_by_itself_is_killed(rt, true)
 }
 
 fn a_container_that_froze_itself_is_killed_without_a_pid_namespace(rt: &Runtime) -> Checked {
-    let c = up(rt, FREEZE_ITSELF, false)?;
+    frozen_by_itself_is_killed(rt, false)
+}
+
+fn frozen_by_itself_is_killed(rt: &Runtime, own_pids: bool) -> Checked {
+    let c = up(rt, FREEZE_ITSELF, own_pids)?;
     await_frozen(&c);
     c.kill("KILL").ok();
     c.wait_for("stopped");
@@ -117,7 +108,7 @@ fn a_pause_that_meets_a_delete_keeps_nothing_alive(rt: &Runtime) -> Checked {
 
 /// The kernel takes any name for a new cgroup that no file of its has: names of files that other kernels have, too.
 fn a_cgroup_named_like_a_file_is_no_file(rt: &Runtime) -> Checked {
-    have("blkio")?;
+    host::need_v1("blkio")?;
     rt.coracle_only("runc reads directories")?;
     let names = "io_service_bytes_recursive io_serviced_recursive sectors_recursive time_recursive";
     let script = format!(
